@@ -8,11 +8,11 @@ from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
 from prelim.errors import RequestError
+from prelim.generation.advance import Seen
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.options import GenerationOptions
-from prelim.generation.selection import NextTokens, TokenSelection
 
 OPTIONS = (
     GenerationOptions(max_new_tokens=8),
@@ -27,19 +27,6 @@ Found = Mapping[str, tuple[tuple[Hypothesis, ...] | str, list[bytes]]]
 """Request -> its sequences with their log-probabilities, or its error; and the bits of the logits of each step."""
 
 
-class _Recorded:
-    """Token selection that keeps the bits of the logits it chooses by."""
-
-    def __init__(self, selection: TokenSelection, kept: list[bytes]) -> None:
-        self._selection, self._kept = selection, kept
-        self.decided, self.hypotheses = selection.decided, selection.hypotheses
-
-    def advance(self, logits: Tensor) -> NextTokens | None:
-        """Choose."""
-        self._kept.append(logits.float().numpy().tobytes())
-        return self._selection.advance(logits)
-
-
 class _Recording(Engine[DecodeRequest]):
     """An engine that keeps the bits of all logits by request."""
 
@@ -47,9 +34,11 @@ class _Recording(Engine[DecodeRequest]):
         super().__init__(*arguments, **options)
         self.bits: dict[str, list[bytes]] = {}
 
-    def select(self, request: DecodeRequest) -> TokenSelection:
-        """As usual, and recorded."""
-        return _Recorded(super().select(request), self.bits.setdefault(request.request_id, []))
+    def _look(self, asked: Sequence[tuple[DecodeRequest, Tensor]]) -> list[Seen]:
+        for request, logits in asked:
+            own = logits[: request.options.rows].float().numpy().tobytes()
+            self.bits.setdefault(request.request_id, []).append(own)
+        return super()._look(asked)
 
 
 def draw_options(draw: random.Random) -> GenerationOptions:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, relu
+from torch.nn.functional import dropout, embedding, gelu, relu
 
 from prelim.decoders.attention import Attending, Attention, KeyValue
 from prelim.decoders.decoder import Grids
@@ -263,7 +263,8 @@ class CrossAttentionDecoder(nn.Module):
 
         The latter is a Tensor of bool, shape (sequences, queries), or None where padding has an embedding.
         """
-        x = self.token_embedding(token_ids) * self.config.embedding_scale + self.position_embedding[positions]
+        x = self.token_embedding(token_ids) * self.config.embedding_scale
+        x = x + embedding(positions, self.position_embedding)
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         if not self.config.blank_padding:

@@ -3,38 +3,47 @@
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from prelim.errors import NonFiniteOutput
+from prelim.errors import NonFiniteOutput, RequestError
+from prelim.generation.candidates import Candidates, Finder
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.selection import NextTokens, TokenSelection
 
+Seen = Candidates | Tensor | RequestError
+"""What a request chooses its next tokens by, see `TokenSelection.advance`, or why that could not be found."""
 
-def advance(request: DecodeRequest, logits: Tensor, healthy: Sequence[bool]) -> NextTokens | tuple[Hypothesis, ...]:
-    """The next tokens of a request, or its sequences when it is over. Raises NonFiniteOutput where there is none.
 
-    Of tokens that were proposed, those count that selection chooses too; the only row then continues the last of them.
+def look(asked: Sequence[tuple[DecodeRequest, Tensor]], find: Finder) -> list[Seen]:
+    """What requests choose their next tokens by; candidates are found for all that want them at once.
 
-    logits  : Tensor, shape (tokens or more, vocab_size)
-    healthy : whether they are all finite
+    asked : requests and their logits, shape (rows or more, vocab_size), or (1, vocab_size) for the first token
     """
+    seen: list[Seen | None] = []
+    wanted = []
+    for request, logits in asked:
+        own = logits[: request.options.rows]
+        wants = None if request.selection is None else request.selection.wanted()
+        seen.append(own if wants is None else None)
+        if wants is not None:
+            wanted.append((own, wants))
+    found = iter(find(wanted))
+    return [next(found) if one is None else one for one in seen]
+
+
+def advance(request: DecodeRequest, seen: Seen) -> NextTokens | tuple[Hypothesis, ...]:
+    """The next tokens of a request, or its sequences when it is over. Raises NonFiniteOutput where there is none."""
+    if isinstance(seen, RequestError):
+        raise seen
     if request.selection is None:
         raise ValueError("the request has not been prefilled")
-    proposed = request.tokens[1:].tolist() if request.drafts else []
-    place = 0
-    while True:
-        own = slice(place, place + request.options.rows)
-        if not all(healthy[own]):
-            raise NonFiniteOutput("the decoder computed NaN or infinity for this request")
-        chosen = request.selection.advance(logits[own])
-        request.position += 1
-        if chosen is None:
-            return _sequences(request.selection)
-        if place == len(proposed) or int(chosen.tokens[0]) != proposed[place]:
-            return NextTokens(chosen.tokens, torch.tensor([place])) if place else chosen
-        place += 1
+    # The largest logit of a row is finite unless one is NaN or plus infinity, or all are minus infinity.
+    if not (seen.amax(dim=-1).isfinite().all() if isinstance(seen, Tensor) else seen.finite):
+        raise NonFiniteOutput("the decoder computed NaN or infinity for this request")
+    chosen = request.selection.advance(seen)
+    request.position += 1
+    return _sequences(request.selection) if chosen is None else chosen
 
 
 def _sequences(selection: TokenSelection) -> tuple[Hypothesis, ...]:

@@ -23,7 +23,7 @@ class Restartable(Protocol):
     def forbid(self, scores: Tensor) -> Tensor:
         """See `Constraint.forbid`."""
 
-    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+    def advance(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> None:
         """See `Constraint.advance`."""
 
     def restart(self, row: int) -> None:
@@ -97,10 +97,10 @@ class AfterReasoning:
         chosen = torch.where(thinks[:, None], scores, limited)
         return chosen.flatten().index_fill(0, torch.cat(forbidden).to(scores.device), -torch.inf).view_as(scores)
 
-    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+    def advance(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> None:
         """Take the next token of every row; parents : the row that each row continues, None for itself."""
-        before = self._places if parents is None else [self._places[i] for i in parents.tolist()]
-        self._places = [self._tokens.advance(*pair) for pair in zip(before, tokens.tolist(), strict=True)]
+        before = self._places if parents is None else [self._places[i] for i in parents]
+        self._places = [self._tokens.advance(*pair) for pair in zip(before, tokens, strict=True)]
         for constraint in self._constraints:
             constraint.advance(tokens, parents)
             for row, (old, new) in enumerate(zip(before, self._places, strict=True)):

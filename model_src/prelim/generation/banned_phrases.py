@@ -6,7 +6,7 @@ led into it and must then get out. docs/decisions/0033-banned-phrases.md
 """
 
 import codecs
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -245,7 +245,7 @@ class BannedRows:
         forbidden = [banned + row * width for row, banned in enumerate(rows)]
         return scores.flatten().index_fill(0, torch.cat(forbidden).to(scores.device), -torch.inf).view_as(scores)
 
-    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+    def advance(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> None:
         """Take the next token of every row; parents : the row that each row continues, None for itself."""
-        before = self._places if parents is None else [self._places[i] for i in parents.tolist()]
-        self._places = [self._ban.advance(*pair) for pair in zip(before, tokens.tolist(), strict=True)]
+        before = self._places if parents is None else [self._places[i] for i in parents]
+        self._places = [self._ban.advance(*pair) for pair in zip(before, tokens, strict=True)]

@@ -1,19 +1,22 @@
 """Beam search and beam sampling of one request."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from prelim.generation.candidates import Candidates, Wanted
 from prelim.generation.constraint import Constraint
 from prelim.generation.hypothesis import Hypothesis, StopRule
-from prelim.generation.logits import LogitsFilter, largest
+from prelim.generation.logits import LogitsFilter
 from prelim.generation.options import GenerationOptions
 from prelim.generation.selection import NextTokens, no_token_left
 
-_NEVER = -1.0e37
+_NEVER = float(np.float32(-1.0e37))
 """Added to a score so that it is never chosen; finite, so that sums of scores stay finite.
 
 `generate` adds -1e9, which small temperatures and negative length penalties take real scores below: the empty
@@ -22,38 +25,25 @@ sequences that it starts from then win. The bounds of `GenerationOptions` keep r
 
 
 @dataclass(frozen=True)
-class _Beams:
-    """Sequences that compete, best first.
+class _Beam:
+    """A sequence that competes.
 
-    tokens   : Tensor of int64, shape (beams, length), the generated tokens, padded after their end
-    lengths  : Tensor of int64, shape (beams,)
-    scores   : Tensor, shape (beams,), what they are ranked by
-    logprobs : Tensor, shape (beams, length), the model's own log-probability of each token
+    tokens   : that were generated
+    score    : what it is ranked by
+    logprobs : the model's own log-probability of each token
     """
 
-    tokens: Tensor
-    lengths: Tensor
-    scores: Tensor
-    logprobs: Tensor
+    tokens: list[int]
+    score: float
+    logprobs: list[float]
 
-    def best(self, count: int) -> tuple["_Beams", Tensor]:
-        """The `count` beams with the best scores, and which they were."""
-        order = self.scores.topk(count).indices
-        return _Beams(self.tokens[order], self.lengths[order], self.scores[order], self.logprobs[order]), order
-
-    def join(self, other: "_Beams") -> "_Beams":
-        """These beams and then the others, whose token rows may be longer."""
-        longer = other.tokens.shape[1] - self.tokens.shape[1]
-        return _Beams(
-            torch.cat([torch.nn.functional.pad(self.tokens, (0, longer)), other.tokens]),
-            torch.cat([self.lengths, other.lengths]),
-            torch.cat([self.scores, other.scores]),
-            torch.cat([torch.nn.functional.pad(self.logprobs, (0, longer)), other.logprobs]),
-        )
+    def add(self, token: int, score: float, logprob: float) -> "_Beam":
+        """The sequence with a further token."""
+        return _Beam([*self.tokens, token], score, [*self.logprobs, logprob])
 
 
 class BeamSearch:
-    """Token selection of one request with num_beams > 1; all beams in one set of tensors.
+    """Token selection of one request with num_beams > 1; scores are float32, as those of `generate`.
 
     Source: `transformers` `generate`, whose scores, stopping heuristics and token ids it gives.
     """
@@ -67,38 +57,45 @@ class BeamSearch:
         *,
         constraints: Sequence[Constraint] = (),
     ) -> None:
-        beams, device = options.num_beams, start_ids.device
         self._options = options
-        self._start_ids = start_ids
+        self._start_ids: list[int] = start_ids.tolist()
         self._stop_rule = stop_rule
         self._generator = generator
         self._filter = LogitsFilter(options, stop_rule.eos_token_ids, constraints)
         # So many that `num_beams` unfinished ones are left even if every beam could end.
-        self._num_candidates = (1 + len(stop_rule.eos_token_ids)) * beams
-        tokens = torch.zeros(beams, 0, dtype=torch.int64, device=device)
-        lengths = torch.zeros(beams, dtype=torch.int64, device=device)
-        never = torch.full((beams,), _NEVER, device=device)
+        self._num_candidates = (1 + len(stop_rule.eos_token_ids)) * options.num_beams
         # Only the first beam counts at the start, or all beams would take the same token.
-        scores = never.clone()
-        scores[0] = 0.0
-        self._running = _Beams(tokens, lengths, scores, torch.zeros(beams, 0, device=device))
-        self._finished = _Beams(tokens, lengths, never, torch.zeros(beams, 0, device=device))
-        self._is_finished = torch.zeros(beams, dtype=torch.bool, device=device)
+        self._running = [_Beam([], score, []) for score in (0.0, *[_NEVER] * (options.num_beams - 1))]
+        self._finished: list[_Beam] = []  # the best, best first, at most num_beams
         self._improvable = True
 
-    def advance(self, logits: Tensor) -> NextTokens | None:
-        """Choose the next tokens; see `TokenSelection.advance`."""
-        candidates, parents = self._candidates(logits.float().expand(self._options.num_beams, -1))
-        complete = self._stop_rule.complete(candidates.tokens)
-        self._finish(candidates, complete)
-        penalized = candidates.scores + complete * _NEVER
-        open_candidates = _Beams(candidates.tokens, candidates.lengths, penalized, candidates.logprobs)
-        self._running, order = open_candidates.best(self._options.num_beams)
-        if self._is_over(complete.all()):
+    def wanted(self) -> Wanted | None:
+        """Its candidates, unless it draws them."""
+        if self._options.do_sample:
             return None
-        chosen = NextTokens(self._running.tokens[:, -1], parents[order])
-        self._filter.advance(chosen.tokens, chosen.parents)
-        return chosen
+        scores = [beam.score for beam in self._running]
+        return Wanted(self._num_candidates, scores, self._filter, self._history, len(self._running[0].tokens))
+
+    def advance(self, found: Candidates | Tensor) -> NextTokens | None:
+        """Choose the next tokens; see `TokenSelection.advance`."""
+        chosen = self._draw(found) if isinstance(found, Tensor) else found
+        each = zip(chosen.parents, chosen.tokens, chosen.scores, chosen.logprobs, strict=True)
+        candidates = [self._running[parent].add(token, *numbers) for parent, token, *numbers in each]
+        complete = [self._stop_rule.completes(candidate.tokens) for candidate in candidates]
+        self._finish(candidates, complete)
+        # Complete ones only where nothing else is left; those that are equally good stay in their order.
+        ranked = [
+            (candidate.score + _NEVER * ended, i)
+            for i, (candidate, ended) in enumerate(zip(candidates, complete, strict=True))
+        ]
+        ranked.sort(key=lambda entry: -entry[0])
+        best = ranked[: self._options.num_beams]
+        self._running = [_Beam(candidates[i].tokens, score, candidates[i].logprobs) for score, i in best]
+        if self._is_over(all(complete)):
+            return None
+        following = NextTokens([chosen.tokens[i] for _, i in best], [chosen.parents[i] for _, i in best])
+        self._filter.advance(following.tokens, following.parents)
+        return following
 
     def decided(self) -> list[int]:
         """The tokens that all beams have in common from which the best sequence can come.
@@ -106,81 +103,71 @@ class BeamSearch:
         These are all open beams and the best finished one: a worse one stays worse. Beams whose score is not finite,
         because every continuation was forbidden, are never returned.
         """
-        running, finished = self._running, self._finished
-        is_best = self._is_finished & (finished.scores == finished.scores.amax()) & finished.scores.isfinite()
-        rivals = [(running, row) for row in running.scores.isfinite().nonzero().flatten().tolist()]
-        rivals += [(finished, row) for row in is_best.nonzero().flatten().tolist()]
-        sequences = [beams.tokens[row, : beams.lengths[row]].tolist() for beams, row in rivals]
-        agreed = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False))
+        best = [beam for beam in self._finished if beam.score == self._finished[0].score]
+        rivals = [beam.tokens for beam in (*self._running, *best) if math.isfinite(beam.score)]
+        agreed = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rivals, strict=False))
         return [tokens[0] for tokens in agreed]
 
     def hypotheses(self) -> tuple[Hypothesis, ...]:
         """The best finished beams, best first; fewer than requested if the search found fewer.
 
-        Raises InvalidOption when there is none, or the options make even the best one impossible.
+        Raises InvalidOption when there is none.
         """
-        beams, count = self._finished, self._options.num_return_sequences
-        found = self._is_finished[:count].nonzero().flatten().tolist()
-        if not found or not beams.scores[found[0]].isfinite():
+        if not self._finished:
             raise no_token_left()
-        return tuple(
-            self._stop_rule.hypothesis(
-                *(values[i, : beams.lengths[i]].tolist() for values in (beams.tokens, beams.logprobs))
-            )
-            for i in found
+        best = self._finished[: self._options.num_return_sequences]
+        return tuple(self._stop_rule.hypothesis(beam.tokens, beam.logprobs) for beam in best)
+
+    def _history(self) -> list[list[int]]:
+        return [self._start_ids + beam.tokens for beam in self._running]
+
+    def _draw(self, logits: Tensor) -> Candidates:
+        """Continuations that are drawn, in the order in which they are."""
+        raw = logits.float().expand(self._options.num_beams, -1).log_softmax(dim=-1)
+        device, vocab_size = raw.device, raw.shape[1]
+        history = torch.tensor(self._history(), dtype=torch.int64, device=device)
+        before = torch.tensor([beam.score for beam in self._running], device=device)
+        scores = self._filter(raw, history, len(self._running[0].tokens)) + before[:, None]
+        scores = scores.flatten()
+        if not scores.amax().isfinite():
+            raise no_token_left()
+        chosen = torch.multinomial(scores.softmax(dim=-1), self._num_candidates, generator=self._generator)
+        numbers = torch.stack([scores[chosen], raw.flatten()[chosen]]).tolist()
+        places = chosen.tolist()
+        return Candidates(
+            numbers[0], [place // vocab_size for place in places], [place % vocab_size for place in places], numbers[1]
         )
 
-    def _candidates(self, logits: Tensor) -> tuple[_Beams, Tensor]:
-        """The best (or drawn) continuations of all beams, and the beam that each of them continues."""
-        running, num_beams = self._running, self._options.num_beams
-        raw = logits.log_softmax(dim=-1)
-        history = torch.cat([self._start_ids.expand(num_beams, -1), running.tokens], dim=1)
-        scores = self._filter(raw, history, running.tokens.shape[1]) + running.scores[:, None]
-        vocab_size = raw.shape[1]
-        if self._options.do_sample:
-            scores = scores.flatten()
-            if not scores.amax().isfinite():
-                raise no_token_left()
-            chosen = torch.multinomial(scores.softmax(dim=-1), self._num_candidates, generator=self._generator)
-            best, parents, tokens = scores[chosen], chosen // vocab_size, chosen % vocab_size
-        else:
-            values, indices = largest(scores, min(self._num_candidates, vocab_size))
-            best, chosen = values.flatten().topk(self._num_candidates)
-            parents, tokens = chosen // indices.shape[1], indices.flatten()[chosen]
-        candidates = _Beams(
-            torch.cat([running.tokens[parents], tokens[:, None]], dim=1),
-            running.lengths[parents] + 1,
-            best,
-            torch.cat([running.logprobs[parents], raw[parents, tokens][:, None]], dim=1),
-        )
-        return candidates, parents
+    def _finish(self, candidates: Sequence[_Beam], complete: Sequence[bool]) -> None:
+        """Replace finished beams that score below newly completed candidates.
 
-    def _finish(self, candidates: _Beams, complete: Tensor) -> None:
-        """Replace finished beams that score below newly completed candidates."""
+        Of the candidates only the first count; the rest are there so that enough open beams remain.
+        """
         o = self._options
-        counts = complete.clone()
-        counts[o.num_beams :] = False  # the rest are candidates only so that enough open beams remain
-        scores = candidates.scores / candidates.tokens.shape[1] ** o.length_penalty
-        if not self._improvable or (o.early_stopping is True and bool(self._is_finished.all())):
-            scores = scores + _NEVER
-        scores = scores + ~counts * _NEVER
-        pool = self._finished.join(_Beams(candidates.tokens, candidates.lengths, scores, candidates.logprobs))
-        self._finished, order = pool.best(o.num_beams)
-        self._is_finished = torch.cat([self._is_finished, counts])[order]
+        entering = [beam for beam, ended in zip(candidates[: o.num_beams], complete, strict=False) if ended]
+        if entering:
+            length = len(entering[0].tokens) ** o.length_penalty
+            rated = [_Beam(beam.tokens, _divide(beam.score, length), beam.logprobs) for beam in entering]
+            pool = self._finished + [beam for beam in rated if beam.score > _NEVER]
+            self._finished = sorted(pool, key=lambda beam: -beam.score)[: o.num_beams]
 
-    def _is_over(self, all_complete: Tensor) -> bool:
+    def _is_over(self, all_complete: bool) -> bool:
         """Whether no open beam can still improve the result, by the heuristic that `early_stopping` names.
 
-        all_complete : Tensor of bool, whether all candidates are
+        all_complete : whether all candidates are
         """
         o = self._options
-        length = self._running.tokens.shape[1]
+        full = len(self._finished) == o.num_beams
+        length = len(self._running[0].tokens)
         if o.early_stopping == "never" and o.length_penalty > 0:
             length = self._stop_rule.max_new_tokens
-        best_possible = self._running.scores[0] / length**o.length_penalty
-        worst = torch.where(self._is_finished, self._finished.scores.min(), _NEVER)
-        flags = torch.stack([all_complete, (best_possible > worst).any(), self._is_finished.all()])
-        # All at once: a GPU is waited for.
-        complete, improvable, all_finished = flags.tolist()
+        best_possible = _divide(self._running[0].score, length**o.length_penalty)
+        improvable = best_possible > (self._finished[-1].score if full else _NEVER)
         self._improvable = self._improvable and improvable
-        return not self._improvable or complete or (o.early_stopping is True and all_finished)
+        return not self._improvable or all_complete or (o.early_stopping is True and full)
+
+
+def _divide(score: float, divisor: float) -> float:
+    """In float32, where what never wins may become minus infinity."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(score) / np.float32(divisor))

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from prelim.errors import InvalidOption
 from prelim.generation.options import MAX_BEAMS, GenerationOptions
@@ -59,15 +59,16 @@ def check_columns(prefix: int, options: GenerationOptions, limit: int) -> None:
 class Columns:
     """The columns of every slot: how far they are in use, and which of them each row looks at (its ancestry).
 
-    When beams are reordered only the ancestry changes, never the cache.
+    When beams are reordered only the ancestry changes, never the cache. Kept on the host, whatever the device: an
+    operation on so few numbers takes less time there than it takes to start one on a device.
 
     total : columns that are allocated for each slot
     limit : columns that a slot may have
     """
 
-    def __init__(self, slots: int, limit: int, device: torch.device) -> None:
+    def __init__(self, slots: int, limit: int) -> None:
         self.limit = limit
-        self._ancestry = torch.zeros(slots, MAX_BEAMS, 0, dtype=torch.bool, device=device)
+        self._ancestry = np.zeros((slots, MAX_BEAMS, 0), dtype=np.bool_)
         self._used = [0] * slots
 
     @property
@@ -85,22 +86,22 @@ class Columns:
         self._ancestry[slot, :, :prefix] = True
         self._used[slot] = prefix
 
-    def assign(self, rows: Sequence[int]) -> Tensor:
+    def assign(self, rows: Sequence[int]) -> NDArray[np.int64]:
         """Columns for the next token of each row: the first ones that no row of the slot looks at.
 
         Those of dropped beams are used again, so a search takes little more room than its longest beam.
 
         rows    : of the request in each slot
-        returns : Tensor of int64, shape (slots, most rows)
+        returns : shape (slots, most rows)
         """
-        count, most = len(rows), max(rows)
-        length = min(max(self._used[:count]) + most, self.limit)
+        most = max(rows)
+        length = min(max(self._used[: len(rows)]) + most, self.limit)
         self.grow(length)
-        real = torch.tensor([[row < own for row in range(most)] for own in rows], device=self._ancestry.device)
-        seen = (self._ancestry[:count, :most, :length] & real[:, :, None]).any(dim=1)
-        columns = seen.to(torch.uint8).sort(dim=1, stable=True).indices[:, :most]
-        for slot, last in enumerate(columns[:, -1].tolist()):
-            self._used[slot] = max(self._used[slot], last + 1)
+        columns = np.empty((len(rows), most), dtype=np.int64)
+        for slot, own in enumerate(rows):
+            seen = self._ancestry[slot, :own, :length].any(axis=0)
+            columns[slot] = np.flatnonzero(~seen)[:most]
+            self._used[slot] = max(self._used[slot], int(columns[slot, -1]) + 1)
         return columns
 
     def split(self, drafts: Sequence[int]) -> None:
@@ -109,27 +110,28 @@ class Columns:
         drafts : their number in each slot
         """
         for slot, count in enumerate(drafts):
-            self._ancestry[slot, 1 : count + 1] = self._ancestry[slot, 0]
+            if count:
+                self._ancestry[slot, 1 : count + 1] = self._ancestry[slot, 0]
 
-    def look_at(self, columns: Tensor, own: Tensor, drafts: Sequence[int] = ()) -> Tensor:
+    def look_at(
+        self, columns: NDArray[np.int64], own: NDArray[np.bool_], drafts: Sequence[int] = ()
+    ) -> NDArray[np.bool_]:
         """Let rows look at their own next tokens, drafts at those before them too; return what every row looks at.
 
         columns : what `assign` gave
-        own     : Tensor of bool, of the same shape: False for tokens that no row may look at
+        own     : of the same shape: False for tokens that no row may look at
         drafts  : as in `split`
-        returns : Tensor of bool, shape (slots, 1, rows, columns in use)
+        returns : shape (slots, 1, rows, columns in use)
         """
         slots, rows = columns.shape
-        device = columns.device
-        self._ancestry[torch.arange(slots, device=device)[:, None], torch.arange(rows, device=device), columns] = own
+        self._ancestry[np.arange(slots)[:, None], np.arange(rows), columns] = own
         for slot, count in enumerate(drafts):
-            if count:
-                before = own[slot, : count + 1].expand(count + 1, -1).tril()
-                self._ancestry[slot, : count + 1].index_copy_(1, columns[slot, : count + 1], before)
+            for row in range(1, count + 1):
+                self._ancestry[slot, row, columns[slot, :row]] = own[slot, :row]
         return self._ancestry[:slots, None, :rows, : max(self._used[:slots])]
 
-    def reorder(self, slot: int, parents: Tensor) -> None:
-        """Let each row of a slot look at what its parent looks at; parents : Tensor of int64, shape (rows,)."""
+    def reorder(self, slot: int, parents: Sequence[int]) -> None:
+        """Let each row of a slot look at what its parent looks at."""
         self._ancestry[slot, : len(parents)] = self._ancestry[slot, parents]
 
     def move(self, source: int, target: int) -> None:
@@ -139,6 +141,7 @@ class Columns:
 
     def leave(self, slot: int) -> None:
         """A slot without a request."""
+        self._ancestry[slot] = False
         self._used[slot] = 0
 
     def grow(self, columns: int) -> None:
@@ -146,11 +149,11 @@ class Columns:
         if columns > self.total:
             total = max(columns, self.total * 3 // 2)
             total = min(total + -total % _BLOCK, max(self.limit, columns))
-            self._ancestry = torch.nn.functional.pad(self._ancestry, (0, total - self.total))
+            self._ancestry = np.pad(self._ancestry, ((0, 0), (0, 0), (0, total - self.total)))
 
     def shrink(self) -> bool:
         """Give up what is allocated beyond KEPT_COLUMNS, if no slot uses it; whether that is so."""
         if self.total <= KEPT_COLUMNS or max(self._used) > KEPT_COLUMNS:
             return False
-        self._ancestry = self._ancestry[:, :, :KEPT_COLUMNS].clone()
+        self._ancestry = self._ancestry[:, :, :KEPT_COLUMNS].copy()
         return True

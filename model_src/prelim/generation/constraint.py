@@ -23,7 +23,7 @@ class Constraint(Protocol):
         Raises InvalidOption where it costs too much to know them.
         """
 
-    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+    def advance(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> None:
         """Take the next token of every row; parents : the row that each row continues, None for itself."""
 
 

@@ -1,9 +1,8 @@
 """The record of one request, from entering the engine to leaving it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from prelim.decoders.decoder import IMAGE, Grids, expand_images
@@ -25,8 +24,8 @@ class DecodeRequest:
     grids        : of the images, for decoders that place tokens by them
     request_id   : name of the request in its engine
     selection    : chooses its tokens; None while it waits for a slot
-    tokens       : Tensor of int64, which the next step reads: shape (rows,), or that of a single row and drafts of
-                   those that come after it
+    tokens       : which the next step reads: of every row, or that of a single row and drafts of those that come after
+                   it
     position     : of these tokens, and of the first of a single row
     outcome      : its sequences or its error; None until it has ended
     """
@@ -37,7 +36,7 @@ class DecodeRequest:
     grids: Grids = field(default=(), kw_only=True)
     request_id: str = field(default="", init=False)
     selection: TokenSelection | None = field(default=None, init=False)
-    tokens: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64), init=False)
+    tokens: Sequence[int] = field(default=(), init=False)
     position: int = field(default=0, init=False)
     outcome: Outcome | None = field(default=None, init=False)
 

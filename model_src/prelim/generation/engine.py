@@ -1,18 +1,19 @@
 """The in-flight batch: requests enter and leave at any step, each with its own options."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, takewhile
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from prelim.decoders.decoder import Decoder
 from prelim.errors import NonFiniteOutput, RequestError
-from prelim.generation.advance import advance
+from prelim.generation.advance import Seen, advance, look
 from prelim.generation.beam_search import BeamSearch
+from prelim.generation.candidates import finder
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns
 from prelim.generation.constraint import Constraint, Constraints
 from prelim.generation.decode_request import DecodeRequest
@@ -22,7 +23,8 @@ from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome, isolate
 from prelim.generation.reading import BETWEEN_STEPS, TOGETHER, PrefixReading, have_one_form
 from prelim.generation.sampling import Sampling
-from prelim.generation.selection import TokenSelection
+from prelim.generation.selection import NextTokens, TokenSelection
+from prelim.generation.threads import set_threads
 
 Request = TypeVar("Request", bound=DecodeRequest)
 
@@ -74,6 +76,7 @@ class Engine(Generic[Request]):
         self._constraints = constraints
         self._drafts = drafts
         self._threads = threads
+        self._find = finder(compiled=decoder.not_compiled is None)
         self.reset()
 
     @torch.inference_mode()
@@ -84,7 +87,7 @@ class Engine(Generic[Request]):
         self._readings: list[PrefixReading[Request]] = []
         self._ended: dict[str, Request] = {}
         self._state = self._decoder.new_state(self.slots)
-        self._columns = Columns(self.slots, self.max_columns, self._decoder.device)
+        self._columns = Columns(self.slots, self.max_columns)
         self._draft_counts = 0, 0
 
     @property
@@ -125,7 +128,7 @@ class Engine(Generic[Request]):
     @torch.inference_mode()
     def step(self) -> dict[str, Request]:
         """Fill free slots, decode one token for every row of every request, and return the requests that end."""
-        with _set_threads(self._threads):
+        with set_threads(self._threads):
             self._fill_slots()
             if self._running:
                 self._propose()
@@ -248,7 +251,7 @@ class Engine(Generic[Request]):
         image_embeds = request.embed(others)
         if not image_embeds.isfinite().all():
             raise NonFiniteOutput("the encoder or the connector computed NaN or infinity for this image")
-        request.selection, request.tokens = self.select(request), torch.empty(0, dtype=torch.int64)
+        request.selection, request.tokens = self.select(request), ()
         request.position = self._decoder.next_position(request.prefix_ids, request.grids) - 1
         return image_embeds
 
@@ -307,49 +310,64 @@ class Engine(Generic[Request]):
                 written = request.selection.decided()
                 room = request.options.max_new_tokens - len(written) - 1
                 proposed = self._drafts.propose(written, min(most, room))
-                request.tokens = torch.cat([request.tokens[:1], request.tokens.new_tensor(proposed)])
+                request.tokens = [request.tokens[0], *proposed]
 
     def _forward(self) -> Tensor:
         """The tokens of every request through the decoder: logits, shape (slots, most tokens, vocab_size)."""
         running, device = self._running, self._decoder.device
         rows, drafts = [len(request.tokens) for request in running], [request.drafts for request in running]
-        token_ids = torch.full((len(running), max(rows)), self._pad_token_id, device=device)
-        for i, request in enumerate(running):
+        most = max(rows)
+        token_ids = np.full((len(running), most), self._pad_token_id)
+        positions = np.empty((len(running), most), dtype=np.int64)
+        for i, (request, own) in enumerate(zip(running, drafts, strict=True)):
             token_ids[i, : rows[i]] = request.tokens
-        ahead = torch.tensor([[min(row, own) for row in range(max(rows))] for own in drafts], device=device)
-        positions = torch.tensor([request.position for request in running], device=device)[:, None] + ahead
+            positions[i] = request.position + np.minimum(np.arange(most), own)
         self._columns.split(drafts)
         columns = self._columns.assign(rows)
         self._state.cache.reserve(len(running), self._columns.total)
-        own = torch.ones_like(token_ids, dtype=torch.bool)
-        if self._decoder.hidden_from_all is not None:
-            own = token_ids != self._decoder.hidden_from_all
-        mask = self._columns.look_at(columns, own, drafts)
-        places = self._state.cache.places(slice(0, len(running)), columns, mask.shape[-1])
-        return self._decoder.step(self._state, places, token_ids, positions, mask)
+        hidden = self._decoder.hidden_from_all
+        own_tokens = np.ones(token_ids.shape, dtype=np.bool_) if hidden is None else token_ids != hidden
+        mask = self._columns.look_at(columns, own_tokens, drafts)
+        where, *read = (torch.from_numpy(array).to(device) for array in (columns, token_ids, positions, mask))
+        places = self._state.cache.places(slice(0, len(running)), where, mask.shape[-1])
+        return self._decoder.step(self._state, places, *read)
 
     def _choose(self, first: int, logits: Tensor) -> None:
         """Choose the next tokens of the requests from slot `first` on, and release those that end.
 
         logits : Tensor, shape (slots, most tokens, vocab_size), or (slots, 1, vocab_size) for the first tokens
         """
-        # The largest logit of a row is finite unless one is NaN or plus infinity, or all are minus infinity.
-        healthy = logits.amax(dim=-1).isfinite().tolist()
-        over = []
-        for i, request in enumerate(self._running[first:]):
-            position = request.position
-            chosen = isolate(partial(advance, request, logits[i], healthy[i]))
-            if request.drafts:
-                proposed, accepted = self._draft_counts
-                self._draft_counts = proposed + request.drafts, accepted + max(request.position - position - 1, 0)
-            if isinstance(chosen, RequestError | tuple):
-                self._end(request, chosen)
-                over.append(first + i)
-                continue
-            request.tokens = chosen.tokens
-            if chosen.parents is not None:
-                self._columns.reorder(first + i, chosen.parents)
-        self._release(over)
+        reading = dict.fromkeys(range(first, len(self._running)), 0)
+        while reading:
+            asked = [(self._running[slot], logits[slot - first, row:]) for slot, row in reading.items()]
+            found = dict(zip(reading, self._look(asked), strict=True))
+            reading = {slot: row + 1 for slot, row in reading.items() if self._take(slot, row, found[slot])}
+        self._release([i for i, request in enumerate(self._running) if request.outcome is not None])
+
+    def _look(self, asked: Sequence[tuple[Request, Tensor]]) -> list[Seen]:
+        """What requests choose their next tokens by; see `look`."""
+        return look(asked, self._find)
+
+    def _take(self, slot: int, row: int, found: Seen) -> bool:
+        """Let a request choose its next tokens; whether it chose its next draft, so that it chooses again.
+
+        row   : the first that it chooses by
+        found : as in `advance`
+        """
+        request = self._running[slot]
+        chosen = isolate(partial(advance, request, found))
+        if row < request.drafts and isinstance(chosen, NextTokens) and chosen.tokens[0] == request.tokens[row + 1]:
+            return True
+        proposed, accepted = self._draft_counts
+        self._draft_counts = proposed + request.drafts, accepted + row
+        if not isinstance(chosen, NextTokens):
+            self._end(request, chosen)
+            return False
+        request.tokens = chosen.tokens
+        parents = [row] if row else chosen.parents
+        if parents is not None:
+            self._columns.reorder(slot, parents)
+        return False
 
     def _end(self, request: Request, outcome: Outcome) -> None:
         """Keep a request that has ended for `step` to return."""
@@ -380,14 +398,3 @@ class Engine(Generic[Request]):
         """Clear a slot."""
         self._state.clear(slot, self._columns.used(slot))
         self._columns.leave(slot)
-
-
-@contextmanager
-def _set_threads(threads: int | None) -> Iterator[None]:
-    """Let PyTorch use so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

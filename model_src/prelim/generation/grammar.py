@@ -162,13 +162,13 @@ class GrammarRows:
         forbidden = rows[0] if all(row is rows[0] for row in rows) else torch.stack(rows)
         return scores.masked_fill(forbidden if scores.is_cpu else forbidden.to(scores.device), -torch.inf)
 
-    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+    def advance(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> None:
         """Take the next token of every row."""
-        before = self._places if parents is None else [self._places[i] for i in parents.tolist()]
+        before = self._places if parents is None else [self._places[i] for i in parents]
         last = {place: row for row, place in enumerate(before)}
         self._places = [
             place.advance(token_id, last=last[place] == row)
-            for row, (place, token_id) in enumerate(zip(before, tokens.tolist(), strict=True))
+            for row, (place, token_id) in enumerate(zip(before, tokens, strict=True))
         ]
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 FinishReason = Literal["eos", "length", "stop"]
@@ -53,26 +52,22 @@ class StopRule:
     ) -> None:
         self.eos_token_ids = eos_token_ids
         self.max_new_tokens = max_new_tokens
+        self._ends = frozenset(eos_token_ids.tolist())
         self._stop = stop
         self._detokenize = detokenize
 
-    def complete(self, generated: Tensor) -> Tensor:
-        """Which rows are complete with their last token.
-
-        generated : Tensor of int64, shape (rows, length), length at least 1
-        returns   : Tensor of bool, shape (rows,)
-        """
-        if generated.shape[1] >= self.max_new_tokens:
-            return torch.ones(len(generated), dtype=torch.bool, device=generated.device)
-        ended = torch.isin(generated[:, -1], self.eos_token_ids)
-        if self._stop:
-            ended |= torch.tensor([self._has_stop(row) for row in generated.tolist()], device=ended.device)
-        return ended
+    def completes(self, token_ids: Sequence[int]) -> bool:
+        """Whether a sequence of generated tokens, at least one, is complete with its last."""
+        return (
+            len(token_ids) >= self.max_new_tokens
+            or token_ids[-1] in self._ends
+            or (bool(self._stop) and self._has_stop(token_ids))
+        )
 
     def hypothesis(self, token_ids: Sequence[int], logprobs: Sequence[float]) -> Hypothesis:
         """The finished sequence and its finish reason."""
         reason: FinishReason = "length"
-        if token_ids and token_ids[-1] in self.eos_token_ids.tolist():
+        if token_ids and token_ids[-1] in self._ends:
             reason = "eos"
         elif self._stop and self._has_stop(token_ids):
             reason = "stop"

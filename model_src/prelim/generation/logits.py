@@ -16,7 +16,8 @@ from prelim.generation.options import GenerationOptions
 class LogitsFilter:
     """All processors that one request's options ask for, in the order of `generate`, which has no constraints.
 
-    constraints : of the request's rows
+    constraints    : of the request's rows
+    penalty, ngram : `repetition_penalty` and `no_repeat_ngram_size`
     """
 
     def __init__(
@@ -25,8 +26,25 @@ class LogitsFilter:
         self._options = options
         self._constraints = constraints
         self._eos_token_ids = eos_token_ids
+        self._ends = eos_token_ids.tolist()
+        self.penalty, self.ngram = options.repetition_penalty, options.no_repeat_ngram_size
         # Beam sampling draws 2 candidates a beam, and one of them may be the end of text.
         self._keep = 1 + len(eos_token_ids) if options.num_beams > 1 else 1
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether what a row has so far changes its scores."""
+        return self.penalty != 1.0 or self.ngram > 0
+
+    def banned(self, num_generated: int) -> Sequence[int]:
+        """Tokens that no row may take after so many generated ones."""
+        return self._ends if num_generated < self._options.min_new_tokens else ()
+
+    def forbid(self, scores: Tensor) -> Tensor:
+        """Scores, shape (rows, vocab_size), with minus infinity for what the constraints do not allow."""
+        for constraint in self._constraints:
+            scores = constraint.forbid(scores)
+        return scores
 
     def __call__(self, scores: Tensor, history: Tensor, num_generated: int) -> Tensor:
         """Process scores.
@@ -40,10 +58,9 @@ class LogitsFilter:
             scores = repetition_penalty(scores, history, o.repetition_penalty)
         if o.no_repeat_ngram_size > 0:
             scores = no_repeat_ngram(scores, history, o.no_repeat_ngram_size)
-        if num_generated < o.min_new_tokens:
+        if self.banned(num_generated):
             scores = scores.index_fill(1, self._eos_token_ids, -torch.inf)
-        for constraint in self._constraints:
-            scores = constraint.forbid(scores)
+        scores = self.forbid(scores)
         if not o.do_sample:
             return scores
         if o.temperature != 1.0:
@@ -54,7 +71,7 @@ class LogitsFilter:
             scores = top_p(scores, o.top_p, self._keep)
         return scores
 
-    def advance(self, tokens: Tensor, parents: Tensor | None = None) -> None:
+    def advance(self, tokens: Sequence[int], parents: Sequence[int] | None = None) -> None:
         """Take what was chosen; see `NextTokens`."""
         for constraint in self._constraints:
             constraint.advance(tokens, parents)

@@ -1,11 +1,13 @@
 """What the engine needs of token selection: `Sampling` and `BeamSearch` are two."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from prelim.errors import InvalidOption
+from prelim.generation.candidates import Candidates, Wanted
 from prelim.generation.hypothesis import Hypothesis
 
 
@@ -13,21 +15,25 @@ from prelim.generation.hypothesis import Hypothesis
 class NextTokens:
     """What the rows of a request read next.
 
-    tokens  : Tensor of int64, shape (rows,)
-    parents : Tensor of int64, shape (rows,), the row that each row continues; None: every row continues itself
+    tokens  : of each row
+    parents : the row that each row continues; None: every row continues itself
     """
 
-    tokens: Tensor
-    parents: Tensor | None = None
+    tokens: Sequence[int]
+    parents: Sequence[int] | None = None
 
 
 class TokenSelection(Protocol):
-    """Chooses the tokens of one request."""
+    """Chooses the tokens of one request: says what it wants to know of the next logits, and takes what was found."""
 
-    def advance(self, logits: Tensor) -> NextTokens | None:
+    def wanted(self) -> Wanted | None:
+        """What it chooses the next tokens by; None: by the logits themselves."""
+
+    def advance(self, found: Candidates | Tensor) -> NextTokens | None:
         """Choose the next tokens.
 
-        logits  : Tensor, shape (rows, vocab_size), or (1, vocab_size) for the first token
+        found   : what it wanted to know; Tensor: the logits, shape (rows, vocab_size), or (1, vocab_size) for the first
+                  token
         returns : None when all sequences are complete
 
         Raises InvalidOption when the options allow no token.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.onnx_session import Array
+from prelim.generation.candidates import Candidates
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.hypothesis import Hypothesis
@@ -124,13 +125,17 @@ class ForcedTokens:
         self._token_ids = tuple(token_ids)
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def advance(self, logits: Tensor) -> NextTokens | None:
+    def wanted(self) -> None:
+        """Nothing: it reads the logits themselves."""
+
+    def advance(self, found: Candidates | Tensor) -> NextTokens | None:
         """Take the next token of the text; see `TokenSelection.advance`."""
+        logits = cast("Tensor", found)
         logprobs = logits[0].float().log_softmax(dim=-1)
         best = logprobs.topk(2)
         token = self._token_ids[len(self._scores)]
         self._scores.append((best.indices[0], best.values[0] - best.values[1], logprobs[token]))
-        return None if len(self._scores) == len(self._token_ids) else NextTokens(torch.tensor([token]))
+        return None if len(self._scores) == len(self._token_ids) else NextTokens([token])
 
     def decided(self) -> list[int]:
         """The tokens so far."""

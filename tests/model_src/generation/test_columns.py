@@ -3,8 +3,8 @@
 import random
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from prelim.errors import InvalidOption
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns, columns_needed
@@ -37,17 +37,17 @@ def test_columns_in_use_never_exceed_the_bound(seed: int) -> None:
         columns_needed(prefix, GenerationOptions(num_beams=own, max_new_tokens=length))
         for prefix, own, length in zip(prefixes, rows, lengths, strict=True)
     ]
-    columns = Columns(slots, max(needed), torch.device("cpu"))
+    columns = Columns(slots, max(needed))
     for slot, prefix in enumerate(prefixes):
         columns.grow(prefix)
         columns.enter(slot, prefix)
     for _ in range(1, min(lengths)):
         assigned = columns.assign(rows)
-        columns.look_at(assigned, torch.ones_like(assigned, dtype=torch.bool))
+        columns.look_at(assigned, np.ones_like(assigned, dtype=np.bool_))
         for slot, own in enumerate(rows):
             # Half of the searches never drop a beam, which is the worst case.
             parents = range(own) if slot % 2 else rng.choices(range(own), k=own)
-            columns.reorder(slot, torch.tensor(list(parents)))
+            columns.reorder(slot, list(parents))
         assert columns.total <= max(needed)
         for slot in range(slots):
             assert columns.used(slot) <= needed[slot]
@@ -57,12 +57,12 @@ def test_bound_is_reached() -> None:
     """The bound is not too generous: sixteen independent draws need all of it."""
     prefix, steps = 5, 30
     options = GenerationOptions(do_sample=True, num_return_sequences=MAX_BEAMS, max_new_tokens=steps + 1)
-    columns = Columns(1, columns_needed(prefix, options), torch.device("cpu"))
+    columns = Columns(1, columns_needed(prefix, options))
     columns.grow(prefix)
     columns.enter(0, prefix)
     for _ in range(steps):
         assigned = columns.assign([MAX_BEAMS])
-        columns.look_at(assigned, torch.ones_like(assigned, dtype=torch.bool))
+        columns.look_at(assigned, np.ones_like(assigned, dtype=np.bool_))
 
     assert columns.used(0) == columns_needed(prefix, options) == prefix + steps * MAX_BEAMS
 
@@ -145,7 +145,7 @@ def test_only_what_is_possible_is_offered(limit: int, options: dict[str, Any], m
 def test_allocation_grows_by_half_in_blocks() -> None:
     """To a multiple of 64 columns, never beyond the limit except for a longer prefix, and never smaller."""
     assert (DEFAULT_COLUMNS, KEPT_COLUMNS) == (2560, 512)
-    columns, totals = Columns(1, 400, torch.device("cpu")), []
+    columns, totals = Columns(1, 400), []
     for wanted in (1, 64, 65, 128, 129, 20, 193, 321, 401):
         columns.grow(wanted)
         totals.append(columns.total)
@@ -158,7 +158,7 @@ def test_allocation_grows_by_half_in_blocks() -> None:
 )
 def test_allocation_shrinks_when_no_slot_uses_it(total: int, used: int, shrinks: bool) -> None:
     """To 512 columns; every row still looks at what it looked at."""
-    columns = Columns(2, total, torch.device("cpu"))
+    columns = Columns(2, total)
     columns.grow(total)
     columns.enter(1, used)
 
@@ -171,16 +171,16 @@ def test_allocation_shrinks_when_no_slot_uses_it(total: int, used: int, shrinks:
 
 def test_first_columns_that_no_row_looks_at_are_assigned() -> None:
     """In each slot by itself; a row that a slot does not have looks at nothing there, and a column may be left out."""
-    columns = Columns(3, 100, torch.device("cpu"))
+    columns = Columns(3, 100)
     columns.grow(10)
     for slot, prefix in enumerate((3, 1)):
         columns.enter(slot, prefix)
 
     assert columns.assign([2, 1]).tolist() == [[3, 4], [1, 2]]
     assert (columns.used(0), columns.used(1), columns.used(2)) == (5, 3, 0)
-    mask = columns.look_at(torch.tensor([[3, 4], [1, 2]]), torch.tensor([[True, True], [True, False]]))
-    assert mask.int().tolist() == [[[[1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]], [[[1, 1, 0, 0, 0], [1, 0, 0, 0, 0]]]]
-    columns.reorder(0, torch.tensor([1, 1]))
+    mask = columns.look_at(np.array([[3, 4], [1, 2]]), np.array([[True, True], [True, False]]))
+    assert mask.astype(int).tolist() == [[[[1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]], [[[1, 1, 0, 0, 0], [1, 0, 0, 0, 0]]]]
+    columns.reorder(0, [1, 1])
     # Column 3 is free again; the second row of the second slot does not count.
     assert columns.assign([2, 1]).tolist() == [[3, 5], [2, 3]]
     columns.move(0, 1)

@@ -160,7 +160,7 @@ def test_what_an_engine_refuses() -> None:
     column = 2 * 2 * 32 * 4  # keys and values, layers, width, bytes
     assert batch.max_cache_bytes == 8 * batch.max_columns * column
     with pytest.raises(ValueError, match="has not been prefilled"):
-        advance(request(tiny_image(0), options), torch.zeros(1, 4), [True])
+        advance(request(tiny_image(0), options), torch.zeros(1, 4))
 
 
 def test_a_cache_has_as_many_slots_as_requests() -> None:

@@ -1,6 +1,7 @@
 """Log-probabilities, lengths and finish reasons have the values that a hand computes."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -8,15 +9,17 @@ from torch import Tensor
 
 from prelim.errors import InvalidOption
 from prelim.generation.beam_search import BeamSearch
+from prelim.generation.candidates import Candidates, finder
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
 from prelim.generation.sampling import Sampling
+from prelim.generation.selection import NextTokens, TokenSelection
 
 EOS = 3
 PAD = 0
 
 
-def text(token_ids: list[int]) -> str:
+def text(token_ids: Sequence[int]) -> str:
     """One letter a token."""
     return "".join(chr(ord("a") + token) for token in token_ids)
 
@@ -29,6 +32,16 @@ def rule(max_new_tokens: int = 10, stop: tuple[str, ...] = ()) -> StopRule:
 def logits(*rows: list[float]) -> Tensor:
     """Logits of probabilities, shape (rows, 4)."""
     return torch.tensor(rows).log()
+
+
+def advance(selection: TokenSelection, logits: Tensor) -> NextTokens | None:
+    """Let a selection choose by these logits."""
+    wanted = selection.wanted()
+    if wanted is None:
+        return selection.advance(logits)
+    (found,) = finder(compiled=False)([(logits, wanted)])
+    assert isinstance(found, Candidates)
+    return selection.advance(found)
 
 
 @pytest.mark.parametrize(
@@ -45,8 +58,8 @@ def test_average_of_greedy_search() -> None:
     """Two tokens of probabilities 1/2 and 3/4, the second the end of text."""
     sampling = Sampling(GenerationOptions(), torch.tensor([1]), rule(), PAD, None)
 
-    assert sampling.advance(logits([0.1, 0.2, 0.5, 0.2])) is not None
-    assert sampling.advance(logits([0.1, 0.1, 0.05, 0.75])) is None
+    assert advance(sampling, logits([0.1, 0.2, 0.5, 0.2])) is not None
+    assert advance(sampling, logits([0.1, 0.1, 0.05, 0.75])) is None
 
     (hypothesis,) = sampling.hypotheses()
     assert hypothesis.token_ids == (2, EOS)
@@ -62,8 +75,8 @@ def test_processors_do_not_change_the_average() -> None:
     )
     sampling = Sampling(options, torch.tensor([1]), rule(2), PAD, torch.Generator().manual_seed(0))
 
-    sampling.advance(logits([0.1, 0.2, 0.5, 0.2]))
-    sampling.advance(logits([0.3, 0.1, 0.4, 0.2]))  # 2 is forbidden now, and 0 is the best of the others
+    advance(sampling, logits([0.1, 0.2, 0.5, 0.2]))
+    advance(sampling, logits([0.3, 0.1, 0.4, 0.2]))  # 2 is forbidden now, and 0 is the best of the others
 
     (hypothesis,) = sampling.hypotheses()
     assert hypothesis.token_ids == (2, 0)
@@ -75,10 +88,10 @@ def test_padding_does_not_count() -> None:
     options = GenerationOptions(do_sample=True, num_return_sequences=2, top_k=1)
     sampling = Sampling(options, torch.tensor([1]), rule(3), PAD, torch.Generator().manual_seed(0))
 
-    sampling.advance(logits([0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 0.6, 0.2]))
-    sampling.advance(logits([0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1]))
+    advance(sampling, logits([0.1, 0.1, 0.3, 0.5], [0.1, 0.1, 0.6, 0.2]))
+    advance(sampling, logits([0.7, 0.1, 0.1, 0.1], [0.2, 0.5, 0.2, 0.1]))
     assert sampling.decided() == [EOS]
-    sampling.advance(logits([0.7, 0.1, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1]))
+    advance(sampling, logits([0.7, 0.1, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1]))
 
     first, second = sampling.hypotheses()
     assert (first.token_ids, second.token_ids) == ((EOS,), (2, 1, 2))
@@ -92,9 +105,9 @@ def test_average_of_beams() -> None:
     """Of two beams, the one whose second token is likelier wins, with the probabilities of its own ancestry."""
     search = BeamSearch(GenerationOptions(num_beams=2, num_return_sequences=2), torch.tensor([1]), rule(2), None)
 
-    search.advance(logits([0.1, 0.5, 0.4, 1e-9]))
+    advance(search, logits([0.1, 0.5, 0.4, 1e-9]))
     assert search.decided() == [], "the beams begin with 1 and 2"
-    search.advance(logits([0.4, 0.3, 0.3, 1e-9], [0.02, 0.9, 0.08, 1e-9]))
+    advance(search, logits([0.4, 0.3, 0.3, 1e-9], [0.02, 0.9, 0.08, 1e-9]))
 
     best, second = search.hypotheses()
     assert (best.token_ids, second.token_ids) == ((2, 1), (1, 0))
@@ -108,7 +121,7 @@ def test_penalties_rank_beams_and_are_not_reported() -> None:
     options = GenerationOptions(num_beams=2, repetition_penalty=3.0, max_new_tokens=1)
     search = BeamSearch(options, torch.tensor([1]), rule(1), None)
 
-    search.advance(logits([0.1, 0.6, 0.3, 1e-9]))
+    advance(search, logits([0.1, 0.6, 0.3, 1e-9]))
 
     (best,) = search.hypotheses()
     assert best.token_ids == (2,)  # ln 0.3 = -1.2 is above 3 ln 0.6 = -1.5
@@ -121,9 +134,9 @@ def test_length_penalty_is_an_exponent(length_penalty: float, winner: tuple[int,
     options = GenerationOptions(num_beams=2, length_penalty=length_penalty, early_stopping="never", max_new_tokens=3)
     search = BeamSearch(options, torch.tensor([1]), rule(3), None)
 
-    search.advance(logits([0.01, 0.01, 0.48, 0.5]))
-    search.advance(logits([0.01, 0.9, 0.08, 0.01], [0.25, 0.25, 0.25, 0.25]))
-    search.advance(logits([0.01, 0.01, 0.01, 0.97], [0.25, 0.25, 0.25, 0.25]))
+    advance(search, logits([0.01, 0.01, 0.48, 0.5]))
+    advance(search, logits([0.01, 0.9, 0.08, 0.01], [0.25, 0.25, 0.25, 0.25]))
+    advance(search, logits([0.01, 0.01, 0.01, 0.97], [0.25, 0.25, 0.25, 0.25]))
 
     assert search.hypotheses()[0].token_ids == winner
 
@@ -139,12 +152,12 @@ def test_no_finished_beam_is_an_error() -> None:
 
 def test_rows_are_complete_by_length_end_or_stop_text() -> None:
     """The last token counts, and the whole text for stop texts."""
-    generated = torch.tensor([[5, EOS], [EOS, 5], [4, 5], [5, 4]])
+    generated = [5, EOS], [EOS, 5], [4, 5], [5, 4]
 
-    assert rule().complete(generated).tolist() == [True, False, False, False]
-    assert rule(stop=("ef",)).complete(generated).tolist() == [True, False, True, False]
-    assert rule(max_new_tokens=2).complete(generated).tolist() == [True] * 4
-    assert rule(max_new_tokens=3).complete(generated).tolist() == [True, False, False, False]
+    assert [rule().completes(row) for row in generated] == [True, False, False, False]
+    assert [rule(stop=("ef",)).completes(row) for row in generated] == [True, False, True, False]
+    assert [rule(max_new_tokens=2).completes(row) for row in generated] == [True] * 4
+    assert [rule(max_new_tokens=3).completes(row) for row in generated] == [True, False, False, False]
 
 
 @pytest.mark.parametrize(
