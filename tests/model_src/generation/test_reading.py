@@ -14,13 +14,22 @@ from prelim.generation import engine as engine_module
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.engine import Engine
 from prelim.generation.options import GenerationOptions
-from prelim.generation.reading import BETWEEN_STEPS, TOGETHER
+from prelim.generation.reading import TOGETHER
 from prelim.kernels import unavailable
 from tests.batches import alone, decode, draw_options
 from tests.model_src.generation import test_batch_invariance
 from tests.model_src.generation.test_batch_invariance import EOS, KINDS, WIDTH, random_decoder
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
+
+PART = 48
+"""Tokens that are read between two steps here: decoders of tests have few positions."""
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read so many."""
+    monkeypatch.setattr(engine_module, "BETWEEN_STEPS", PART)
 
 
 class Watched:
@@ -169,9 +178,9 @@ def test_grids_that_differ_are_not_read_together(monkeypatch: pytest.MonkeyPatch
 
 def test_prefixes_are_read_whole_where_steps_are_captured() -> None:
     """As these write to slots without a request, among which is that of the next one."""
-    decoder = random_decoder("llama", "int8_dynamic", shared=False)
+    decoder = Watched(random_decoder("llama", "int8_dynamic", shared=False))
     torch.manual_seed(7)
-    requests = {f"{i}": image_request(3, new_tokens=20) for i in range(3)} | {"long": image_request(BETWEEN_STEPS + 4)}
+    requests = {f"{i}": image_request(3, new_tokens=20) for i in range(3)} | {"long": image_request(PART + 4)}
     batch = make_engine(CapturedDecoder(decoder))
     batch.add({key: requests[key] for key in "012"})
     batch.step()
@@ -179,6 +188,7 @@ def test_prefixes_are_read_whole_where_steps_are_captured() -> None:
 
     ended = drain(batch)
 
+    assert decoder.seen[-1] == (slice(3, 4), 0, PART + 6)
     assert ended == {key: drain(started(decoder, key, one))[key] for key, one in requests.items()}
 
 
@@ -195,17 +205,17 @@ def test_neighbors_wait_for_a_part_at_most() -> None:
     batch = started(watched, "early", image_request(3, new_tokens=20))
     batch.step()
     watched.seen.clear()
-    length = BETWEEN_STEPS + 5
+    length = PART + 5
 
     batch.add({"long": image_request(length - 2), "short": image_request(4)})
     batch.step()
-    assert watched.seen == [(slice(1, 2), 0, BETWEEN_STEPS)]
+    assert watched.seen == [(slice(1, 2), 0, PART)]
     assert batch.running == {"early", "long"}
     assert batch.find("long").request_id == "long"
     batch.step()
     batch.step()
 
-    assert watched.seen[1:] == [(slice(1, 2), BETWEEN_STEPS, length), (slice(2, 3), 0, 6)]
+    assert watched.seen[1:] == [(slice(1, 2), PART, length), (slice(2, 3), 0, 6)]
     assert batch.running == {"early", "long", "short"}
 
 
@@ -214,7 +224,7 @@ def test_who_leaves_while_a_prefix_is_read(leaves: str) -> None:
     """What has been read moves with its slot, and is cleared when its request is canceled."""
     decoder = random_decoder("llama", "int8_dynamic", shared=False)
     torch.manual_seed(4)
-    long, early = image_request(BETWEEN_STEPS + 4), image_request(3, new_tokens=20)
+    long, early = image_request(PART + 4), image_request(3, new_tokens=20)
     batch = started(decoder, "early", early)
     batch.step()
     batch.add({"long": long})
