@@ -17,7 +17,7 @@ from prelim.generation.logits import LogitsFilter, largest
 from prelim.generation.outcome import isolate
 
 if TYPE_CHECKING:
-    from prelim.kernels.continuations import Rows
+    from prelim.kernels.continuations import ScoredRows
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ def _find_compiled(asked: Sequence[Asked]) -> list[Candidates | RequestError]:
     return [one if isinstance(one, RequestError) else Candidates(*next(each)) for one in made]
 
 
-def _rows(logits: Tensor, wanted: Wanted) -> "Rows":
-    from prelim.kernels.continuations import Rows
+def _rows(logits: Tensor, wanted: Wanted) -> "ScoredRows":
+    from prelim.kernels.continuations import ScoredRows
 
     count = 1 if wanted.scores is None else len(wanted.scores)
     # Rows that begin alike share their logits until here, and each is edited while it is searched.
     logits = logits.float().expand(count, -1).contiguous()
     processed = wanted.processed
-    return Rows(
+    return ScoredRows(
         logits,
         processed.forbid(logits),
         wanted.count,

@@ -31,7 +31,7 @@ _ARGUMENTS = np.dtype(
 
 
 @dataclass(frozen=True)
-class Rows:
+class ScoredRows:
     """What to look for in the logits of one request.
 
     logits  : Tensor of float32, shape (beams, vocab_size), contiguous
@@ -248,7 +248,7 @@ def _continuations() -> Any:
     return search
 
 
-def continuations(asked: Sequence[Rows]) -> list[Found]:
+def continuations(asked: Sequence[ScoredRows]) -> list[Found]:
     """The best continuations of each request; all have logits of the same vocabulary.
 
     Best first, tokens of smaller numbers first among equal ones.
