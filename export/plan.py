@@ -39,7 +39,7 @@ from terminal.arguments import CommandLine, positive
 WORKER = 880e6
 """Bytes of a worker without a model: Python, PyTorch, ONNX Runtime, compiled steps; the demo model has 909e6."""
 
-PACKAGING = 1050e6
+PACKAGING = 970e6
 """The same of `export.package`, with transformers and the exporter of PyTorch."""
 
 WRITING = 1000e6
@@ -82,9 +82,13 @@ def plan(needs: Footprint, machine: Machine, precision: str, requests: int) -> M
     image = needs.image_operations / machine.rate("fp32")
     return ModelPlan(
         archive=weights,
-        # First the encoder is exported and compared for two images; then the decoder is written, some rows at a time.
+        # The encoder is exported, then compared for two images; then the decoder is written, some rows at a time.
         packaging=PACKAGING
-        + max(3 * needs.encoder + 3 * needs.activations, needs.encoder + min(needs.decoder, WRITING)),
+        + max(
+            3 * needs.encoder,
+            2 * needs.encoder + 3 * needs.activations,
+            needs.encoder + min(needs.decoder, WRITING),
+        ),
         # Weights are packed one by one, and leave what was read of the file; then images are encoded.
         worker=WORKER
         + needs.encoder

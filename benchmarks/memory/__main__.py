@@ -3,6 +3,7 @@
     python -m benchmarks.memory                                         # system 0, bf16, 1 and 2 workers
     python -m benchmarks.memory --workers 1 2 4 --precision fp32
     python -m benchmarks.memory --system vit_gpt2 --workers 1 --precision fp32 --tokens 60
+    python -m benchmarks.memory --system gemma3 --precision int8_dynamic --workers 1
     python -m benchmarks.memory --model models/demo                     # an existing model folder
 
 Next to the measured figures are those that `python -m export.plan` has for the model, before anything is loaded.
@@ -12,7 +13,8 @@ The archive uses dynamic batching: with several workers TorchServe's in-flight b
 
 A checkpoint with random weights and the published keys and size is written, imported, packaged and served with the
 project's own commands. Then the server writes reports while the memory of all its processes is monitored. Prints a
-Markdown table and writes --out as JSON. System 0 takes 7 GB of disk under --folder, 4 GB of memory and some minutes.
+Markdown table and writes --out as JSON. System 0 takes 7 GB of disk under --folder, 4 GB of memory and some minutes;
+gemma3, which is MedGemma 4B, 25 GB of disk.
 
 PSS is the real memory of the processes: a page shared by n of them counts 1/n in each. The sum of their RSS counts it n
 times. The cost of a further worker is the growth of PSS; "resident" in a limit for one worker means RSS, the larger.
@@ -36,7 +38,8 @@ import psutil
 
 from benchmarks.machine import commit
 from benchmarks.memory.process_memory import Memory, PeakMemory
-from benchmarks.models.random_checkpoint import CHECKPOINTS, ENCODER_DECODERS, write_random_tokenizer
+from benchmarks.models.random_checkpoint import CHECKPOINTS, write_random_tokenizer
+from benchmarks.models.random_folder import FOLDERS
 from launcher.local_server import LocalServer
 from launcher.sample_radiograph import as_png, sample_radiograph
 from prelim_client.http_client import HttpClient
@@ -95,13 +98,13 @@ def run(name: str, module: str, *arguments: str | int | Path) -> MeasuredCommand
 def make_model(system: str, tokenizer: Path, folder: Path) -> tuple[Path, list[MeasuredCommand]]:
     """Make a model folder of published size with random weights, imported from a checkpoint in the original format.
 
-    tokenizer : of system 0; the vision encoder-decoders have a made-up vocabulary
+    tokenizer : of system 0; folders of `transformers` have a made-up vocabulary
     """
     model = folder / system
-    if system in ENCODER_DECODERS:
+    if system in FOLDERS:
         checkpoint = folder / "checkpoint"
-        made = run("random checkpoint", "benchmarks.models.random_checkpoint", system, checkpoint)
-        given = ("encoder_decoder", checkpoint, "--tokenizer", checkpoint, "--out", model)
+        made = run("random checkpoint", "benchmarks.models.random_folder", system, checkpoint)
+        given = (FOLDERS[system].system, checkpoint, "--tokenizer", checkpoint, "--out", model)
         imported = run("import", "export.import_checkpoint", *given)
         shutil.rmtree(checkpoint)
         return model, [made, imported]
@@ -240,7 +243,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--system",
-        choices=[*CHECKPOINTS, *ENCODER_DECODERS],
+        choices=[*CHECKPOINTS, *FOLDERS],
         default="biomedclip_qformer_biogpt",
         help="with random weights",
     )

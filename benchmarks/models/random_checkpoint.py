@@ -1,13 +1,11 @@
 """Checkpoints of published size with random weights, as the original code of a system saves them.
 
 python -m benchmarks.models.random_checkpoint biomedclip_qformer_biogpt final_model.pth
-python -m benchmarks.models.random_checkpoint vit_gpt2 folder
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -83,64 +81,29 @@ def write_random_checkpoint(system: str, path: Path) -> int:
     return sum({value.data_ptr(): value.numel() for value in checkpoint.values()}.values())
 
 
-_VIT_GPT2: Mapping[str, Any] = {
-    "encoder": {"model_type": "vit"},
-    "decoder": {"model_type": "gpt2", "bos_token_id": 0, "eos_token_id": 2},
-}
-# CheXpert Plus: Swin V2-base, and a BERT of two layers.
-_SWINV2_BERT: Mapping[str, Any] = {
-    "encoder": {
-        "model_type": "swinv2",
-        "image_size": 256,
-        "embed_dim": 128,
-        "depths": [2, 2, 18, 2],
-        "num_heads": [4, 8, 16, 32],
-        "window_size": 8,
-    },
-    "decoder": {"model_type": "bert", "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 2},
-}
-ENCODER_DECODERS: Mapping[str, Mapping[str, Any]] = {"vit_gpt2": _VIT_GPT2, "swinv2_bert": _SWINV2_BERT}
-"""Name -> settings of a VisionEncoderDecoderModel, without the defaults of transformers."""
+def write_random_tokenizer(
+    folder: Path,
+    vocab_size: int = 42384,
+    special: Mapping[int, str] = MappingProxyType(dict(enumerate(BIOGPT_SPECIAL))),
+) -> None:
+    """Write a tokenizer.json with made-up tokens, as many as the published vocabulary has.
 
-
-def write_encoder_decoder(settings: Mapping[str, Any], folder: Path) -> int:
-    """Save a VisionEncoderDecoderModel with processor and tokenizer; returns the number of its parameters."""
-    from transformers import AutoConfig, VisionEncoderDecoderConfig, VisionEncoderDecoderModel
-
-    torch.manual_seed(0)
-    parts = [AutoConfig.for_model(**settings[part]) for part in ("encoder", "decoder")]
-    config: Any = VisionEncoderDecoderConfig.from_encoder_decoder_configs(*parts)
-    config.decoder_start_token_id, config.pad_token_id = 0, 1
-    model: Any = VisionEncoderDecoderModel(config=config)
-    model.generation_config.update(decoder_start_token_id=0, pad_token_id=1, eos_token_id=2)
-    model.save_pretrained(folder)
-    side = config.encoder.image_size
-    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": side, "width": side}, "resample": 2}
-    processor |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
-    write_random_tokenizer(folder, config.decoder.vocab_size)
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def write_random_tokenizer(folder: Path, vocab_size: int = 42384) -> None:
-    """Write a tokenizer.json with made-up tokens, as many as the published vocabulary has."""
-    words = [*BIOGPT_SPECIAL, *(f"w{i}" for i in range(len(BIOGPT_SPECIAL), vocab_size))]
+    special : id -> token, for those whose names matter; one of them is <unk>
+    """
+    words = [special.get(i, f"w{i}") for i in range(vocab_size)]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=BIOGPT_SPECIAL[3]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.add_special_tokens(list(BIOGPT_SPECIAL))
+    tokenizer.add_special_tokens(list(special.values()))
     tokenizer.save(str(folder / TOKENIZER))
 
 
 def main() -> None:
     """Command line."""
     parser = CommandLine(__doc__)
-    parser.add_argument("system", choices=[*CHECKPOINTS, *ENCODER_DECODERS])
+    parser.add_argument("system", choices=CHECKPOINTS)
     parser.add_argument("path", type=Path)
     arguments = parser.parse_args()
-    if arguments.system in CHECKPOINTS:
-        parameters = write_random_checkpoint(arguments.system, arguments.path)
-    else:
-        parameters = write_encoder_decoder(ENCODER_DECODERS[arguments.system], arguments.path)
+    parameters = write_random_checkpoint(arguments.system, arguments.path)
     print(f"{arguments.path}: {parameters:,} parameters")
 
 

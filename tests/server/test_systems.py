@@ -1,8 +1,7 @@
-"""All five systems and LLaVA at reduced size: the server answers what library and original write."""
+"""All five systems, LLaVA and Qwen2.5-VL at reduced size: the server answers what library and original write."""
 
 import base64
 import dataclasses
-import io
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,13 @@ import numpy as np
 import openai
 import pytest
 import torch
-from PIL import Image
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from export.import_checkpoint import import_checkpoint
 from export.package import write_archive
 from launcher.local_server import LocalServer
+from prelim.archive.archive import TOKENIZER
 from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import Model, read_model_folder, write_model_folder
 from prelim.report import Report
@@ -26,7 +26,14 @@ from prelim_client.grpc_client import GrpcClient
 from prelim_client.http_client import HttpClient
 from tests import tiny_model, tiny_xreport
 from tests.forcing import logits_after_each
-from tests.model_src.networks.architectures import small_biogpt, small_llama, small_llava, small_xraygpt
+from tests.model_src.networks.architectures import (
+    small_biogpt,
+    small_llama,
+    small_llava,
+    small_qwen2_5_vl,
+    small_xraygpt,
+)
+from tests.server.chest import chest
 from tests.server.openai_client import WAYS, open_client, open_way, user
 from tests.tiny_model import seen, write_tiny_model
 from tests.tiny_xreport import greedy_of_the_original
@@ -112,31 +119,22 @@ CASES = {
 }
 
 
-def chest(seed: int, side: int = 80) -> bytes:
-    """A PNG with two dark lungs and a heart on a bright chest, no two of them alike."""
-    random = np.random.default_rng(seed)
-    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
-
-    def ellipse(middle: float, height: float, width: float, length: float) -> np.ndarray:
-        return 0.5 - 0.5 * np.tanh(6 * (((x - middle) / width) ** 2 + ((y - height) / length) ** 2 - 1))
-
-    gray = 0.85 - 0.2 * y**2
-    for middle in (-0.42, 0.42):
-        width, length, height = random.uniform((0.2, 0.5, -0.1), (0.32, 0.75, 0.1))
-        gray -= random.uniform(0.4, 0.7) * ellipse(middle, height, width, length)
-    size = random.uniform(0.12, 0.3)
-    gray += 0.4 * ellipse(0.12, 0.3, size, size)
-    file = io.BytesIO()
-    Image.fromarray((255 * np.clip(gray, 0, 1)).astype(np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
 IMAGES = [chest(seed) for seed in (1, 2, 7)]
 IMAGE = IMAGES[0]
 
 
+PICTURES = [small_qwen2_5_vl.picture(seed, rows, columns) for seed, rows, columns in ((1, 80, 56), (2, 40, 90))]
+
+
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def qwen(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A Qwen2.5-VL that thinks about the first of PICTURES before it reports, and its folder."""
+    checkpoint = tmp_path_factory.mktemp("qwen")
+    return small_qwen2_5_vl.save_thinking_qwen(checkpoint, QUESTION, PICTURES[0]), checkpoint
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, qwen: tuple[Any, Path]) -> dict[str, Path]:
     """A model folder for each system, by its name."""
     folder = tmp_path_factory.mktemp("systems")
     small = {
@@ -151,6 +149,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_tiny_model(folder / "system1", dataclasses.replace(tiny_model.CONFIG, name="system1"))
     checkpoint = small_llava.save_llava(small_llava.small_llava(), tmp_path_factory.mktemp("llava"))
     import_checkpoint("llava", [checkpoint], checkpoint, folder / "llava", "llava")
+    import_checkpoint("qwen2_5_vl", [qwen[1]], qwen[1], folder / "qwen", "qwen")
     return {path.name: path for path in sorted(folder.iterdir())}
 
 
@@ -229,6 +228,35 @@ def test_several_images_of_one_request(systems: LocalServer, generators: dict[st
     assert expected not in others
     refused = http.post(files[0], image_2=files[1], image_3=IMAGES[2])
     assert (refused.status_code, "images has 3 entries; this model reads 1 to 2" in refused.text) == (400, True)
+
+
+def test_pictures_of_any_sides_and_reasoning(systems: LocalServer, qwen: tuple[Any, Path]) -> None:
+    """Qwen2.5-VL answers what `generate` writes about a tall and a wide picture, without what it thought before."""
+    original, checkpoint = qwen
+    http = HttpClient(systems.url, systems.key(), "qwen")
+    lengths = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+    asked: dict[str, Any] = {"prompt": QUESTION, "return_token_ids": True, "return_reasoning": True, **lengths}
+    expected = []
+    for images in (PICTURES[:1], PICTURES[1:], PICTURES):
+        read = small_qwen2_5_vl.processed(checkpoint, images)
+        ids = small_qwen2_5_vl.prompt_ids(checkpoint, QUESTION, read["image_grid_thw"])
+        expected += small_qwen2_5_vl.originals_rows(original, read, ids, GenerationOptions(**lengths))
+
+    answers = [http.report(picture, **asked) for picture in PICTURES]
+    answers.append(http.report(PICTURES[0], image_2=PICTURES[1], **asked))
+    with GrpcClient(systems.grpc_target, systems.key(), "qwen") as client:
+        over_grpc = client.report(PICTURES[0], prompt=QUESTION, **lengths)
+    *pieces, last = http.stream(PICTURES[0], prompt=QUESTION, **lengths)
+
+    assert [answer["token_ids"] for answer in answers] == expected
+    tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER))
+    end = expected[0].index(small_qwen2_5_vl.END_OF_THINKING)
+    thought, report = (tokenizer.decode(part).strip() for part in (expected[0][:end], expected[0][end:]))
+    assert thought
+    assert report
+    assert (answers[0]["reasoning"].strip(), answers[0]["report"]) == (thought, report)
+    assert over_grpc["report"] == last["report"] == "".join(piece["text"] for piece in pieces) == report
+    assert "reasoning" not in over_grpc
 
 
 def in_options(fields: dict[str, Any]) -> dict[str, Any]:

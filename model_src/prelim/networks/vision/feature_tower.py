@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, CLIPVisionModel, Dinov2Model, SiglipVisionModel
 from transformers.activations import ACT2FN
 
+from prelim.networks.vision.attention_by_head import choose_attention
+
 CLIP, SIGLIP, DINOV2 = "clip_vision_model", "siglip_vision_model", "dinov2"
 _CLASSES: Mapping[str, Callable[..., Any]] = {CLIP: CLIPVisionModel, SIGLIP: SiglipVisionModel, DINOV2: Dinov2Model}
 MODEL_TYPES = tuple(_CLASSES)
@@ -72,7 +74,7 @@ class FeatureTower(nn.Module):
             patch_size=patch_size,
             hidden_act=activation,
             layer_norm_eps=norm_eps,
-            attn_implementation="sdpa",
+            attn_implementation=choose_attention((image_size // patch_size) ** 2, heads),
             **own[model_type],
         )
         whole = _CLASSES[model_type](config)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
+from prelim.networks.vision.attention_by_head import attend_by_head
+
 
 class _Layer(nn.Module):
     """Attention and a gated feed-forward, each normalized before and added after."""
@@ -37,10 +39,8 @@ class _Layer(nn.Module):
         qkv = self.qkv(self.norm1(x)).reshape(groups, patches, 3, self.heads, width // self.heads)
         query, key = (_rotate(part, *turns).transpose(1, 2) for part in (qkv[:, :, 0], qkv[:, :, 1]))
         value = qkv[:, :, 2].transpose(1, 2)
-        heads = [(query, key, value)]
-        if by_head:
-            heads = list(zip(*(part.split(1, dim=1) for part in (query, key, value)), strict=True))
-        gathered = torch.cat([scaled_dot_product_attention(*head, attn_mask=there) for head in heads], dim=1)
+        attend = attend_by_head if by_head else scaled_dot_product_attention
+        gathered = attend(query, key, value, there)
         x = x + self.out(gathered.transpose(1, 2).reshape(groups, patches, width))
         normed = self.norm2(x)
         fed: Tensor = self.down(silu(self.gate(normed)) * self.up(normed))

@@ -21,6 +21,8 @@ MARKS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|
 FIRST = len(SPECIAL) + len(LETTERS)
 START, END_OF_TURN, VISION_START, VISION_END, IMAGE_TOKEN, VIDEO_TOKEN = range(FIRST, FIRST + 6)
 EOS_TOKENS, PAD_TOKEN = [END_OF_TURN, 2], 2
+THINK = ("<think>", "</think>")
+END_OF_THINKING = FIRST + len(MARKS) + 1
 VOCABULARY = FIRST + len(MARKS) + 4
 PATCH, MERGE, WINDOW = 4, 2, 3
 UNIT = PATCH * MERGE
@@ -108,6 +110,24 @@ def save_qwen(model: Any, folder: Path) -> Path:
     path.write_text(json.dumps({"eos_token_id": EOS_TOKENS, "pad_token_id": PAD_TOKEN}), encoding="utf-8")
     save_tokenizer(folder, MARKS, TEMPLATE, eos_token="<|im_end|>")  # noqa: S106
     return folder
+
+
+def save_thinking_qwen(folder: Path, prompt: str, image: bytes) -> Any:
+    """Save a model with marks of reasoning, which its template begins and its report on one image ends; returns it."""
+    model = small_qwen()
+    save_qwen(model, folder)
+    template = TEMPLATE.replace("assistant\n", f"assistant\n{THINK[0]}\n")
+    save_tokenizer(folder, (*MARKS, *THINK), template, eos_token="<|im_end|>")  # noqa: S106
+    read = processed(folder, [image])
+    options = GenerationOptions(max_new_tokens=20, min_new_tokens=20)
+    (tokens,) = originals_rows(model, read, prompt_ids(folder, prompt, read["image_grid_thw"]), options)
+    # What is new after some tokens becomes the mark, and all before stays as it is.
+    last = next(i for i in range(5, len(tokens)) if tokens[i] not in tokens[:i])
+    with torch.no_grad():
+        rows = [tokens[last], END_OF_THINKING]
+        model.lm_head.weight[rows] = model.lm_head.weight[rows[::-1]]
+    model.save_pretrained(folder)
+    return model
 
 
 def picture(seed: int, rows: int = 80, columns: int = 56) -> bytes:
