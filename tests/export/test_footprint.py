@@ -124,10 +124,12 @@ def test_weights_of_the_decoder_are_in_memory_once() -> None:
     small = plan.plan(needs(decoder=10**8, encoder=10**8, activations=10**9, columns=10**7), SPEEDS, "int8", 3)
 
     assert large.worker == pytest.approx(plan.WORKER + 10**8 + 10**10 + 2 * 10**9)
-    assert large.packaging == pytest.approx(plan.PACKAGING + 3 * 10**8 + 3 * 10**9)
+    assert large.packaging == pytest.approx(plan.PACKAGING + 2 * 10**8 + 3 * 10**9)
     assert small.worker == pytest.approx(plan.WORKER + 2 * 10**8 + 10**9 + 3 * 10**7)
     alone = plan.plan(needs(decoder=10**10), SPEEDS, "int8", 1)
     assert alone.packaging == pytest.approx(plan.PACKAGING + plan.WRITING)
+    tower = plan.plan(needs(encoder=10**10, activations=10**9), SPEEDS, "int8", 1)
+    assert tower.packaging == pytest.approx(plan.PACKAGING + 3 * 10**10)
 
 
 SAVED: Mapping[str, Any] = {
