@@ -25,7 +25,6 @@ from prelim.decoders.precision import Moments
 from prelim.encoding.network_session import open_connector, open_vision
 from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError
-from prelim.kernels import family
 from prelim.networks.agreement import LIMIT, default_prefixes
 from prelim.networks.model_folder import Model
 from prelim.networks.trained_decoder import serving_decoder
@@ -98,7 +97,8 @@ def settle_encoder(
         alone, together = share(reference.exact, embeds), share(decoder, embeds)
         return _Trial(alone, together, _change(features, exact), _change(embeds, exact_embeds))
 
-    settled, trials = _settle(encoder, "precision", folder / VISION, pixels[::2], try_vision)
+    orders = FASTEST_FIRST[reference.processor]
+    settled, trials = _settle(encoder, "precision", folder / VISION, pixels[::2], try_vision, orders=orders)
     of_vision = _measured(reference, trials)
     if settled.is_exact("connector"):
         return settled, of_vision, None
@@ -108,22 +108,29 @@ def settle_encoder(
         alone, embeds = (connect(path, tried, features) for features in (exact, served[1::2]))
         return _Trial(share(reference.exact, alone), share(decoder, embeds), None, _change(embeds, exact_embeds))
 
-    settled, trials = _settle(settled, "connector", folder / CONNECTOR, served[::2], try_connector)
+    settled, trials = _settle(settled, "connector", folder / CONNECTOR, served[::2], try_connector, orders=orders)
     return settled, of_vision, _measured(reference, trials)
 
 
 def _settle(
-    encoder: EncoderConfig, part: str, file: Path, inputs: Array, try_out: _Try
+    encoder: EncoderConfig,
+    part: str,
+    file: Path,
+    inputs: Array,
+    try_out: _Try,
+    *,
+    orders: Mapping[str, tuple[str, ...]],
 ) -> tuple[EncoderConfig, dict[str, _Trial]]:
     """Settle the precision of one part, and give the trials of those that were tried.
 
     part   : its name in EncoderConfig
     file   : in fp32; replaced where it has 8 bits
     inputs : by which scales of 8 bits are set
+    orders : of each runtime, what `auto` tries
     """
     named, trials = encoder.precisions[part], {}
     auto, in_fp32 = named == AUTO, dataclasses.replace(encoder, **{part: "fp32"})
-    order = FASTEST_FIRST[family()][encoder.runtime] if auto else (named,)
+    order = orders[encoder.runtime] if auto else (named,)
     for tried in (dataclasses.replace(encoder, **{part: precision}) for precision in order):
         if tried.is_exact(part):
             continue
@@ -154,7 +161,7 @@ def _measured(reference: Reference, trials: Mapping[str, _Trial]) -> MeasuredPar
         }
         for field in dataclasses.fields(_Trial)
     }
-    return MeasuredPart(family(), reference.images, reference.tokens, **figures)
+    return MeasuredPart(reference.processor, reference.images, reference.tokens, **figures)
 
 
 def encode(path: Path, encoder: EncoderConfig, pixel_values: Array) -> Array:

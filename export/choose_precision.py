@@ -1,8 +1,8 @@
 """What precisions change of the reports of a model; `precision: auto`, the fastest that keeps what it writes.
 
 The order is fixed and no time is measured, so the same model and images give the same archive on the same kind of
-processor. Weights of few bits are rounded by what the layers read when fp32 writes the reports of every other image,
-those of a precision that is named too.
+processor, and for GPUs on any. Weights of few bits are rounded by what the layers read when fp32 writes the reports of
+every other image, those of a precision that is named too.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,6 @@ import torch
 from export.reference import Reference
 from prelim.archive.model_config import ChosenPrecision
 from prelim.decoders.precision import FASTEST_FIRST, Moments
-from prelim.kernels import family
 from prelim.networks.agreement import LIMIT
 from prelim.networks.trained_decoder import serving_decoder
 
@@ -33,13 +32,13 @@ def choose_by(reference: Reference, named: str | None = None) -> Choice:
     """
     moments = reference.moments()
     changed: dict[str, float] = {}
-    for precision in FASTEST_FIRST[family()] if named is None else (named,):
+    for precision in FASTEST_FIRST[reference.processor] if named is None else (named,):
         changed[precision] = reference.changed(serving_decoder(reference.model.decoder, precision, moments=moments))
         if changed[precision] <= LIMIT or named is not None:
             break
     else:
         precision = "fp32"
-    return Choice(ChosenPrecision(precision, family(), reference.images, reference.tokens, changed), moments)
+    return Choice(ChosenPrecision(precision, reference.processor, reference.images, reference.tokens, changed), moments)
 
 
 def describe(chosen: ChosenPrecision) -> str:

@@ -52,6 +52,7 @@ from prelim.decoders.precision import Moments
 from prelim.decoders.weights_file import write_weights
 from prelim.encoding.gate import require_gate
 from prelim.errors import ArchiveError
+from prelim.kernels import GPU
 from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.card_section import write_section
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
@@ -174,11 +175,12 @@ class _Insight(nn.Module):
         return getattr(self.connector, self.method)(image_features)
 
 
-def settle_precision(model: Model, images: Path | None) -> Settled:
+def settle_precision(model: Model, images: Path | None, processor: str | None = None) -> Settled:
     """Choose the decoder's precision where it is `auto`, and by what its weights are rounded.
 
     images : folder of radiographs; with them, weights of a precision that is named are rounded by what layers read,
              too, unless confidence.json was fitted to weights that are rounded to the nearest
+    processor : of `read_reference`
 
     Raises ArchiveError as `read_reference` and `wanted_encoder` do, and for `auto` with a confidence.json, which is of
     some precision.
@@ -194,7 +196,7 @@ def settle_precision(model: Model, images: Path | None) -> Settled:
     if not measured and not needing and (images is None or encoder == EXACT):
         return Settled(model, encoder)
     what = f"precision: {AUTO}" if auto else needing[0] if needing else "rounding"
-    reference = read_reference(model, images, what)
+    reference = read_reference(model, images, what, processor)
     if not measured:
         return Settled(model, encoder, reference)
     choice = choose_by(reference, None if auto else named)
@@ -213,6 +215,7 @@ def write_archive(
     workers: int = 1,
     images: Path | None = None,
     reports: Path | None = None,
+    gpu: bool = False,
 ) -> Path:
     """Build the .mar of a model folder.
 
@@ -220,6 +223,7 @@ def write_archive(
     slots    : maximum number of requests decoded together
     workers  : number of worker processes, which share the weights; more than one only with dynamic batching
     images   : folder of radiographs, as `settle_precision` takes it
+    gpu      : `auto` is what GPUs are fast with, not this kind of processor
     reports  : file of known reports for draft tokens, as `tabulate` takes it
     returns  : path of the archive, `<store>/<name>.mar` or `<store>/<name>_dynamic.mar`
 
@@ -234,7 +238,7 @@ def write_archive(
         raise ArchiveError(
             f"workers is {workers} with in-flight batching; only dynamic batching supports more than one"
         )
-    settled = settle_precision(read_model_folder(model_folder, decoder_as_stored=True), images)
+    settled = settle_precision(read_model_folder(model_folder, decoder_as_stored=True), images, GPU if gpu else None)
     model = settled.model
     check_use(model.config.licence, model.config.use, f"{model_folder / CONFIG}: use")
     name = model.config.name if batching == "in-flight" else f"{model.config.name}_dynamic"
@@ -319,6 +323,7 @@ def main() -> None:
     parser.add_argument(
         "--images", type=Path, metavar="FOLDER", help="at most 100 radiographs: for `precision: auto`, and for rounding"
     )
+    parser.add_argument("--gpu", action="store_true", help="for a GPU: `precision: auto` becomes bf16 or fp32")
     parser.add_argument(
         "--reports", type=Path, metavar="FILE", help="known reports, JSON Lines with `report`, for draft tokens"
     )
@@ -337,6 +342,7 @@ def main() -> None:
                 workers=arguments.workers,
                 images=arguments.images,
                 reports=arguments.reports,
+                gpu=arguments.gpu,
             )
     except ArchiveError as error:
         sys.exit(f"{error}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from prelim.decoders.decoder import Decoder
 from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError, InputError
+from prelim.kernels import family
 from prelim.networks.agreement import Prefix, Reading, RealModel, read, read_pixels, real_model, write
 from prelim.networks.model_folder import Model
 from prelim.networks.moments import input_moments
@@ -33,18 +34,20 @@ class Reference:
     exact : its decoder in fp32
     texts : token ids after each prefix
     pixel_values : float32, shape (images, channels, size, size); none where no encoder is measured
+    processor : the kind for which precisions are chosen, of `prelim.kernels.family`; all are measured here
     """
 
     model: RealModel
     exact: Decoder[Any]
     texts: Sequence[tuple[int, ...]]
     pixel_values: Array = field(default_factory=lambda: np.empty((0, 3, 0, 0), dtype=np.float32))
+    processor: str = field(default_factory=family)
 
     @classmethod
-    def of(cls, model: RealModel, **pixel_values: Array) -> "Reference":
+    def of(cls, model: RealModel, **options: Any) -> "Reference":
         """Let fp32 write."""
         exact = serving_decoder(model.decoder)
-        return cls(model, exact, write(exact, model, model.prefixes, beams=1), **pixel_values)
+        return cls(model, exact, write(exact, model, model.prefixes, beams=1), **options)
 
     @property
     def images(self) -> int:
@@ -80,10 +83,11 @@ class Reference:
 
 
 @torch.inference_mode()
-def read_reference(model: Model, folder: Path | None, what: str) -> Reference:
+def read_reference(model: Model, folder: Path | None, what: str, processor: str | None = None) -> Reference:
     """The reference of a model by the images of a folder.
 
-    what : needs it, for messages
+    what      : needs it, for messages
+    processor : see Reference; None: this one
 
     Raises ArchiveError if there are fewer than two images, or one that cannot be read, and for a model with pictures of
     several sizes.
@@ -99,4 +103,5 @@ def read_reference(model: Model, folder: Path | None, what: str) -> Reference:
         pixel_values = read_pixels(model.config, [path.read_bytes() for path in chosen])
     except InputError as error:
         raise ArchiveError(f"--images {folder}: {error}") from error
-    return Reference.of(real_model(model, pixel_values, folder.name), pixel_values=pixel_values)
+    real = real_model(model, pixel_values, folder.name)
+    return Reference.of(real, pixel_values=pixel_values, processor=processor or family())

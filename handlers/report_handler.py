@@ -78,7 +78,7 @@ class ReportHandler:
         self.metrics.describe(generator.slots, compiled=compiled, instructions=generator.instructions)
         if generator.not_compiled is not None:
             log("not_compiled", reason=generator.not_compiled)
-        if generator.other_family is not None and not on_gpu:
+        if generator.other_family is not None:
             log("other_processor", chosen_for=generator.other_family, precision=config.precision)
         warn_of_gpu(device, generator.encoder_device, config.precision)
         self.initialized = True

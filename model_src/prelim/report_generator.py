@@ -108,7 +108,7 @@ class ReportGenerator:
         self.not_compiled = decoder.not_compiled
         compiled_to = instructions.chosen() if self.not_compiled is None else None
         self.instructions = None if compiled_to is None else compiled_to.name
-        self.other_family = next((other for other in self.config.families if other != family()), None)
+        self.other_family = next((other for other in self.config.families if other != family(device)), None)
         self._engine: Engine[PendingReport] = Engine(
             decoder,
             slots=slots,

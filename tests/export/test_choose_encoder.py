@@ -23,6 +23,7 @@ from prelim.archive.manifest import write_manifest
 from prelim.archive.model_config import ModelConfig
 from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError
+from prelim.kernels import family
 from prelim.networks.model_folder import MODEL_CARD, Model, read_model_folder
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
@@ -146,7 +147,7 @@ def test_the_first_that_changes_little_is_taken(
 
     monkeypatch.setattr(module, "LIMIT", 0.5)
     monkeypatch.setattr(module, "encode", changed)
-    monkeypatch.setattr(module, "FASTEST_FIRST", {module.family(): {"openvino": order}})
+    monkeypatch.setattr(module, "FASTEST_FIRST", {family(): {"openvino": order}})
 
     settled, measured, _ = settle_encoder(model, EncoderConfig("openvino", AUTO), reference, None, exported)
 
@@ -171,7 +172,7 @@ def test_the_connector_is_chosen_apart(
 
     monkeypatch.setattr(module, "LIMIT", 0.5)
     monkeypatch.setattr(module, "connect", changed)
-    monkeypatch.setattr(module, "FASTEST_FIRST", {module.family(): {"openvino": order}})
+    monkeypatch.setattr(module, "FASTEST_FIRST", {family(): {"openvino": order}})
 
     settled, _, measured = settle_encoder(model, EncoderConfig("openvino", connector=AUTO), reference, None, exported)
 

@@ -21,7 +21,7 @@ from prelim.archive.model_config import ChosenPrecision, ModelConfig
 from prelim.decoders.precision import FASTEST_FIRST, PRECISIONS
 from prelim.errors import ArchiveError
 from prelim.generation.confidence import Confidence
-from prelim.kernels import family, instructions
+from prelim.kernels import GPU, family, instructions
 from prelim.networks.agreement import LIMIT, RealModel
 from prelim.networks.model_folder import MODEL_CARD, read_model_folder
 from prelim.networks.trained_decoder import serving_decoder
@@ -41,7 +41,7 @@ def images(tmp_path: Path) -> Path:
 
 def test_every_kind_of_processor_has_an_order() -> None:
     """Of the decoder and of the encoder; fp32, which changes nothing, needs no place in it."""
-    families = {one.family for one in instructions.KNOWN.values()} | {"without compiled steps"}
+    families = {one.family for one in instructions.KNOWN.values()} | {"without compiled steps", GPU}
     assert families == {*FASTEST_FIRST} == {*encoder_config.FASTEST_FIRST}
     assert family() in families
     for order in FASTEST_FIRST.values():
@@ -93,6 +93,18 @@ def test_a_precision_that_is_named_is_measured_and_rounded(monkeypatch: pytest.M
     assert "layers.0.qkv" in choice.moments
     assert "`int4_dynamic` was wanted for processors" in describe(choice.chosen)
     assert describe(choice.chosen).endswith("allowed for a default: 2%.")
+
+
+def test_a_gpu_gets_bf16(tmp_path: Path, images: Path) -> None:
+    """Where that keeps what the model writes: whoever packages the model says that it is for a GPU."""
+    folder = write_tiny_model(tmp_path / "mine", dataclasses.replace(CONFIG, precision="auto"))
+
+    settled = settle_precision(read_model_folder(folder, decoder_as_stored=True), images, GPU)
+
+    chosen = settled.model.config.chosen_precision
+    assert chosen is not None
+    assert (settled.model.config.precision, chosen.family, [*chosen.changed]) == ("bf16", family("cuda:0"), ["bf16"])
+    assert describe(chosen).startswith("`bf16` was chosen for processors GPU")
 
 
 def test_an_archive_has_the_choice(tmp_path: Path, images: Path) -> None:

@@ -15,6 +15,7 @@ from export.quantize_network import quantize_network
 from export.reference import read_reference
 from prelim.archive.archive import VISION
 from prelim.archive.encoder_config import AUTO, EXACT, INT8, RUNTIMES, EncoderConfig
+from prelim.kernels import family
 from prelim.networks.agreement import LIMIT
 from prelim.networks.model_folder import Model, read_model_folder
 from tests.archives import write_files
@@ -51,7 +52,7 @@ def check(model: Model, exact: Path, folder: Path, monkeypatch: pytest.MonkeyPat
         assert 0.5 < np.corrcoef(found.ravel(), wanted.ravel())[0, 1] < 1
 
         shutil.copytree(exact, copy)
-        monkeypatch.setattr(choose_encoder, "FASTEST_FIRST", {choose_encoder.family(): {runtime: (INT8,)}})
+        monkeypatch.setattr(choose_encoder, "FASTEST_FIRST", {family(): {runtime: (INT8,)}})
         settled, measured, _ = settle_encoder(model, EncoderConfig(runtime, AUTO), reference, None, copy)
         assert measured is not None
         kept = max(measured.changed[INT8], measured.together[INT8]) <= LIMIT

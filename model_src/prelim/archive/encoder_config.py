@@ -27,6 +27,7 @@ FASTEST_FIRST: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "aarch64 with SDOT": {"onnxruntime": (), "openvino": ()},
     "aarch64": {"onnxruntime": (), "openvino": ()},
     "without compiled steps": {"onnxruntime": (), "openvino": ()},
+    "GPU": {"onnxruntime": (), "openvino": ()},
 }
 """Precisions that are faster than fp32 by the kind of processor, `prelim.kernels.family`, and by runtime."""
 

@@ -59,6 +59,7 @@ FASTEST_FIRST = {
     # Nothing multiplies integers, and weights of 8 bits are widened for each call.
     "aarch64": ("bf16",),
     "without compiled steps": ("bf16",),
+    "GPU": ("bf16",),
 }
 """Precisions that are faster than fp32 by the kind of processor, `prelim.kernels.family`."""
 

@@ -89,8 +89,17 @@ def rotated(x: Tensor) -> Tensor:
     return (x.unflatten(-1, (-1, GROUP)) @ (matrix.to(x.device) / GROUP**0.5)).flatten(-2)
 
 
-def family() -> str:
-    """The kind of processor, by what is compiled for it: a key of `prelim.decoders.precision.FASTEST_FIRST`."""
+GPU = "GPU"
+"""The kind of processor of all GPUs."""
+
+
+def family(device: str = "cpu") -> str:
+    """The kind of processor, by what is compiled for it: a key of `prelim.decoders.precision.FASTEST_FIRST`.
+
+    device : PyTorch's name
+    """
+    if device != "cpu":
+        return GPU
     chosen = instructions.chosen()
     return "without compiled steps" if chosen is None or unavailable() is not None else chosen.family
 
