@@ -22,7 +22,7 @@ from prelim.archive.encoder_config import AUTO, EXACT, FASTEST_FIRST, INT8, Enco
 from prelim.archive.model_config import MeasuredPart, ModelConfig
 from prelim.decoders.decoder import Decoder
 from prelim.decoders.precision import Moments
-from prelim.encoding.network_session import open_connector, open_vision
+from prelim.encoding.network_session import Session, open_connector, open_vision
 from prelim.encoding.onnx_session import Array
 from prelim.errors import ArchiveError
 from prelim.networks.agreement import LIMIT, default_prefixes
@@ -166,14 +166,16 @@ def _measured(reference: Reference, trials: Mapping[str, _Trial]) -> MeasuredPar
 
 def encode(path: Path, encoder: EncoderConfig, pixel_values: Array) -> Array:
     """image_features of images, as they are served."""
-    session = open_vision(path, encoder, "cpu", torch.get_num_threads(), packed=True)
-    return session.run(torch.from_numpy(np.ascontiguousarray(pixel_values))).numpy()
+    return _run(open_vision(path, encoder, "cpu", torch.get_num_threads(), packed=True), pixel_values)
 
 
 def connect(path: Path, encoder: EncoderConfig, image_features: Array) -> Array:
     """image_embeds of images, as they are served."""
-    session = open_connector(path, encoder, "cpu", torch.get_num_threads(), packed=True)
-    return session.run(torch.from_numpy(np.ascontiguousarray(image_features))).numpy()
+    return _run(open_connector(path, encoder, "cpu", torch.get_num_threads(), packed=True), image_features)
+
+
+def _run(session: Session, batch: Array) -> Array:
+    return session.run(torch.from_numpy(np.ascontiguousarray(batch))).numpy()
 
 
 def describe_encoder(config: ModelConfig) -> list[str]:

@@ -178,8 +178,8 @@ class _Insight(nn.Module):
 def settle_precision(model: Model, images: Path | None, processor: str | None = None) -> Settled:
     """Choose the decoder's precision where it is `auto`, and by what its weights are rounded.
 
-    images : folder of radiographs; with them, weights of a precision that is named are rounded by what layers read,
-             too, unless confidence.json was fitted to weights that are rounded to the nearest
+    images    : folder of radiographs; with them, weights of a precision that is named are rounded by what layers read,
+                too, unless confidence.json was fitted to weights that are rounded to the nearest
     processor : of `read_reference`
 
     Raises ArchiveError as `read_reference` and `wanted_encoder` do, and for `auto` with a confidence.json, which is of

@@ -52,7 +52,7 @@ def floor(shape: Shape, work: Work, machine: Machine, precision: str, *, images:
     """
     cost = COSTS[family(precision)]
     rows = images * beams
-    prefix, image = (shape.image_tokens + shape.prompt, 0) if shape.is_prefix else (1, shape.image_tokens)
+    prefix, image = _read_first(shape)
     # Each beam has one column before the first of these steps, and `steps` columns before the last.
     own = (steps + 1) / 2
     cache = images * (prefix * work.key_value + image * work.image_column) + rows * own * work.key_value
@@ -69,12 +69,17 @@ def first_token_floor(shape: Shape, work: Work, machine: Machine, precision: str
     Weights are read once for all of them.
     """
     cost = COSTS[family(precision)]
-    prefix, image = (shape.image_tokens + shape.prompt, 0) if shape.is_prefix else (1, shape.image_tokens)
+    prefix, image = _read_first(shape)
     moved = (work.matrix - work.scores + work.image_matrix) * cost.weight + work.scores * cost.scores
     # Every row looks at itself and those before it.
     attended = prefix * ((prefix + 1) / 2 * work.key_value + image * work.image_column)
     multiplied = prefix * (work.matrix - work.scores) + work.scores + image * work.image_matrix
     return _slower(machine, precision, moved, 2 * images * (multiplied + attended))
+
+
+def _read_first(shape: Shape) -> tuple[int, int]:
+    """Positions of the decoder before the first new token, and of the image that it looks at by cross-attention."""
+    return (shape.image_tokens + shape.prompt, 0) if shape.is_prefix else (1, shape.image_tokens)
 
 
 def _slower(machine: Machine, precision: str, moved: float, operations: float) -> Floor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from prelim.errors import NonFiniteOutput, RequestError
-from prelim.generation.candidates import Candidates, Finder
+from prelim.generation.candidates import Candidates, Finder, have_largest
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.hypothesis import Hypothesis
 from prelim.generation.selection import NextTokens, TokenSelection
@@ -24,7 +24,7 @@ def look(asked: Sequence[tuple[DecodeRequest, Tensor]], find: Finder) -> list[Se
     wanted = []
     for request, logits in asked:
         own = logits[: request.options.rows]
-        wants = None if request.selection is None else request.selection.wanted()
+        wants = None if request.selection is None else request.selection.ask()
         seen.append(own if wants is None else None)
         if wants is not None:
             wanted.append((own, wants))
@@ -38,8 +38,7 @@ def advance(request: DecodeRequest, seen: Seen) -> NextTokens | tuple[Hypothesis
         raise seen
     if request.selection is None:
         raise ValueError("the request has not been prefilled")
-    # The largest logit of a row is finite unless one is NaN or plus infinity, or all are minus infinity.
-    if not (seen.amax(dim=-1).isfinite().all() if isinstance(seen, Tensor) else seen.finite):
+    if not (have_largest(seen) if isinstance(seen, Tensor) else seen.finite):
         raise NonFiniteOutput("the decoder computed NaN or infinity for this request")
     chosen = request.selection.advance(seen)
     request.position += 1

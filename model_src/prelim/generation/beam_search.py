@@ -69,7 +69,7 @@ class BeamSearch:
         self._finished: list[_Beam] = []  # the best, best first, at most num_beams
         self._improvable = True
 
-    def wanted(self) -> Wanted | None:
+    def ask(self) -> Wanted | None:
         """Its candidates, unless it draws them."""
         if self._options.do_sample:
             return None

@@ -68,6 +68,11 @@ def finder(*, compiled: bool) -> Finder:
     return _find_compiled if compiled else _find
 
 
+def have_largest(logits: Tensor) -> bool:
+    """Whether each row, of the last dimension, has a finite largest: it has no NaN, no plus infinity, and a number."""
+    return bool(logits.amax(dim=-1).isfinite().all())
+
+
 def _find(asked: Sequence[Asked]) -> list[Candidates | RequestError]:
     """Candidates by PyTorch's operations, on any device."""
     return [isolate(partial(_find_one, logits.float(), wanted)) for logits, wanted in asked]
@@ -76,8 +81,7 @@ def _find(asked: Sequence[Asked]) -> list[Candidates | RequestError]:
 def _find_one(logits: Tensor, wanted: Wanted) -> Candidates:
     scores = [0.0] if wanted.scores is None else wanted.scores
     logits = logits.expand(len(scores), -1)
-    # The largest logit of a row is finite unless one is NaN or plus infinity, or all are minus infinity.
-    if not logits.amax(dim=-1).isfinite().all():
+    if not have_largest(logits):
         return Candidates((), (), (), (), finite=False)
     raw = logits.log_softmax(dim=-1)
     competing = logits if wanted.scores is None else raw

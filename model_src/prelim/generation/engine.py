@@ -389,7 +389,7 @@ class Engine(Generic[Request]):
             self._state.cache.narrow(KEPT_COLUMNS)
 
     def _move(self, source: int, target: int) -> None:
-        """Let what is in a slot take the place of a free one."""
+        """Move what is in a slot to a free one."""
         self._state.move(source, target, self._columns.used(source))
         self._columns.move(source, target)
         self._free(source)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from prelim.decoders.decoder import IMAGE, Grids
 from prelim.generation.decode_request import DecodeRequest
+from prelim.kernels import ROWS_TOGETHER
 
 Request = TypeVar("Request", bound=DecodeRequest)
 
-TOGETHER = 192
+TOGETHER = ROWS_TOGETHER
 """Tokens of prefixes that are read at once while nothing is decoded; more would not be read sooner."""
 
 BETWEEN_STEPS = 96

@@ -41,7 +41,7 @@ class Sampling:
         self._logprobs: list[list[float]] = [[] for _ in range(options.rows)]
         self._lengths: list[int | None] = [None] * options.rows  # of complete rows
 
-    def wanted(self) -> Wanted | None:
+    def ask(self) -> Wanted | None:
         """The best token, unless it draws."""
         if self._options.do_sample:
             return None

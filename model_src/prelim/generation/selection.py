@@ -26,7 +26,7 @@ class NextTokens:
 class TokenSelection(Protocol):
     """Chooses the tokens of one request: says what it wants to know of the next logits, and takes what was found."""
 
-    def wanted(self) -> Wanted | None:
+    def ask(self) -> Wanted | None:
         """What it chooses the next tokens by; None: by the logits themselves."""
 
     def advance(self, found: Candidates | Tensor) -> NextTokens | None:

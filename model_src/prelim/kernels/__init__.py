@@ -18,6 +18,9 @@ from prelim.kernels import instructions
 GROUP = 64
 """Neighboring inputs that share a scale where they are integers, so that a large one coarsens only these."""
 
+ROWS_TOGETHER = 192
+"""Rows, such as tokens of a prefix, that share one reading of weights from memory where there are many."""
+
 NF4_BLOCK = 64
 """Neighboring weights of four bits that share a scale. Source: Dettmers et al., "QLoRA", 2023, section 3."""
 

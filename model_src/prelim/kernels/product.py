@@ -10,7 +10,7 @@ import torch
 from numba import carray, cfunc, from_dtype, njit, types
 from torch import Tensor
 
-from prelim.kernels import FOUR_BITS, GROUP, instructions, stored, team
+from prelim.kernels import FOUR_BITS, GROUP, ROWS_TOGETHER, instructions, stored, team
 from prelim.kernels.dot import (
     BLOCK,
     ITEM_SIZE,
@@ -40,9 +40,6 @@ def share(things):
 
 STEP_ROWS = 24
 """Rows up to which memory takes the time of a product, and not arithmetic."""
-
-TOGETHER = 192
-"""Rows that share one reading of packed weights from memory, where there are more than STEP_ROWS."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class Numbers:
     @property
     def together(self) -> int:
         """Rows that share one reading of the weights, of more than STEP_ROWS."""
-        return TOGETHER if self.packed else self.max_rows
+        return ROWS_TOGETHER if self.packed else self.max_rows
 
     @property
     def sums(self) -> Any:

@@ -125,7 +125,7 @@ class ForcedTokens:
         self._token_ids = tuple(token_ids)
         self._scores: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def wanted(self) -> None:
+    def ask(self) -> None:
         """Nothing: it reads the logits themselves."""
 
     def advance(self, found: Candidates | Tensor) -> NextTokens | None:

@@ -29,7 +29,7 @@ class Forbidding:
         """Nothing changes."""
 
 
-def asked(draw: random.Random, vocab_size: int) -> tuple[Tensor, Wanted]:
+def random_request(draw: random.Random, vocab_size: int) -> tuple[Tensor, Wanted]:
     """Logits and what a request of random options wants to know of them."""
     beams = draw.choice((1, 1, 2, 3, 5))
     options = GenerationOptions(
@@ -61,7 +61,7 @@ def asked(draw: random.Random, vocab_size: int) -> tuple[Tensor, Wanted]:
 def test_compiled_candidates_are_those_of_pytorch(vocab_size: int) -> None:
     """With penalties, n-grams, minimum lengths, constraints and beams; logits are left as they were."""
     draw = random.Random(vocab_size)
-    requests = [asked(draw, vocab_size) for _ in range(40)]
+    requests = [random_request(draw, vocab_size) for _ in range(40)]
     before = [logits.clone() for logits, _ in requests]
     found, expected = (finder(compiled=compiled)(requests) for compiled in (True, False))
     for (logits, wanted), kept, ours, theirs in zip(requests, before, found, expected, strict=True):
@@ -88,7 +88,7 @@ def is_alone(score: float, place: int, scores: object) -> bool:
 def test_bits_do_not_depend_on_who_else_is_asked_for_or_on_threads() -> None:
     """Each request alone, all together, and by four threads: the same bits."""
     draw = random.Random(0)
-    requests = [asked(draw, 1_000) for _ in range(12)]
+    requests = [random_request(draw, 1_000) for _ in range(12)]
     find = finder(compiled=True)
     together, threads = find(requests), torch.get_num_threads()
     assert [find([one])[0] for one in requests] == together
@@ -104,7 +104,7 @@ def test_bits_do_not_depend_on_who_else_is_asked_for_or_on_threads() -> None:
 def test_what_is_not_finite_is_said(value: float, compiled: bool) -> None:
     """NaN or infinity in one of the rows, or minus infinity in all places; the neighbors are found."""
     draw = random.Random(1)
-    requests = [asked(draw, 300) for _ in range(3)]
+    requests = [random_request(draw, 300) for _ in range(3)]
     find = finder(compiled=compiled)
     expected = find(requests)
     requests[1][0][-1, 299] = value

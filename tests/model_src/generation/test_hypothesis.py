@@ -36,7 +36,7 @@ def logits(*rows: list[float]) -> Tensor:
 
 def advance(selection: TokenSelection, logits: Tensor) -> NextTokens | None:
     """Let a selection choose by these logits."""
-    wanted = selection.wanted()
+    wanted = selection.ask()
     if wanted is None:
         return selection.advance(logits)
     (found,) = finder(compiled=False)([(logits, wanted)])

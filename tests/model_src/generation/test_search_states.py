@@ -76,6 +76,8 @@ def test_what_is_returned() -> None:
         (-8.0, -20.0, {"early_stopping": False, "length_penalty": -0.5}, False),
         (-24.0, -2.0, {"length_penalty": 2.0}, False),
         (-4.0, -2.0, {"length_penalty": 0.0}, True),
+        # Of a beam that never wins, that is more than float32 has.
+        (_NEVER, None, {"length_penalty": -5.0}, True),
     ],
 )
 def test_when_a_search_is_over(best: float, worst: float | None, options: dict[str, Any], over: bool) -> None:

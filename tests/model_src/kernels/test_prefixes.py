@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from prelim.decoders.decoder import IMAGE
 from prelim.decoders.packed import pack
-from prelim.kernels import GROUP, unavailable
+from prelim.kernels import GROUP, ROWS_TOGETHER, unavailable
 from tests.model_src.kernels.test_kernels import DECODERS, GEMMA3, LLAMA, PHI, decoder, random_rows
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"nothing can be compiled here: {unavailable()}")
@@ -31,15 +31,15 @@ def random_weight(kind: str, outputs: int, inputs: int) -> Tensor:
 @pytest.mark.parametrize(("outputs", "inputs"), [(150, LONG), (64, GROUP)])
 def test_many_rows_are_each_as_alone(kind: str, outputs: int, inputs: int) -> None:
     """Whole tiles, rows that fill none, and more than share a reading: the same bits as in a product of one row."""
-    from prelim.kernels.product import STEP_ROWS, TOGETHER, packed_product
+    from prelim.kernels.product import STEP_ROWS, packed_product
 
     torch.manual_seed(0)
     weight = random_weight(kind, outputs, inputs)
     scale = torch.rand(outputs, inputs // GROUP).bfloat16() if kind.startswith("int") else None
     product = packed_product(weight, scale, torch.randn(outputs))
-    x = random_rows(TOGETHER + STEP_ROWS + 7, inputs)
+    x = random_rows(ROWS_TOGETHER + STEP_ROWS + 7, inputs)
     one_by_one = torch.cat([product(row) for row in x.split(1)])
-    for rows in (STEP_ROWS, STEP_ROWS + 1, 30, 31, 36, TOGETHER, TOGETHER + 1, len(x)):
+    for rows in (STEP_ROWS, STEP_ROWS + 1, 30, 31, 36, ROWS_TOGETHER, ROWS_TOGETHER + 1, len(x)):
         assert torch.equal(product(x[-rows:]), one_by_one[-rows:])
 
 

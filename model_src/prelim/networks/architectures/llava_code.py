@@ -1,4 +1,4 @@
-"""Folders in the form of LLaVA's own code, in which the settings of images stand beside those of the language model.
+"""Folders in the form of LLaVA's own code: one section of settings, those of images and of the language model.
 
 Source: Liu et al., "Improved Baselines with Visual Instruction Tuning", CVPR 2024.
 """
