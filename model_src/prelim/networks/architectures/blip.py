@@ -51,8 +51,8 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     if not facts.config:
         raise ArchiveError("this system needs the config.json of the checkpoint; give the whole folder")
     check_settings("", facts.config, _TRAINING)
-    kind, vision = read_part("vision_config", "vision", BLIP_VISION, facts)
-    _, text = read_part("text_config", "decoder", BLIP_TEXT, facts)
+    kind, vision = read_part("vision_config", "vision", BLIP_VISION, facts, shapes)
+    _, text = read_part("text_config", "decoder", BLIP_TEXT, facts, shapes)
     vision |= read_sides("vision_config", vision)
     text["tie_word_embeddings"] = _tied(facts)
     width, heads, image_width = text["hidden_size"], text["num_attention_heads"], vision["hidden_size"]

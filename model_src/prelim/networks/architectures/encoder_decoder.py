@@ -68,8 +68,8 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     if not facts.config:
         raise ArchiveError("this system needs the config.json of the checkpoint; give the whole folder")
     check_settings("", {**facts.config, "add_cross_attention": None, "is_decoder": None}, ("encoder", "decoder"))
-    encoder, vision = read_part("encoder", "vision", ENCODERS, facts)
-    decoder, text = read_part("decoder", "decoder", DECODERS, facts)
+    encoder, vision = read_part("encoder", "vision", ENCODERS, facts, shapes)
+    decoder, text = read_part("decoder", "decoder", DECODERS, facts, shapes)
     if vision["num_channels"] != 3:
         raise ArchiveError(f"config.json: encoder.num_channels is {vision['num_channels']!r}; supported: 3")
     in_width = _CHECKS.get(encoder, _check_vit)(vision, facts)

@@ -5,8 +5,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from prelim.errors import ArchiveError
+from prelim.networks.architectures.architecture import Shapes
 from prelim.networks.architectures.facts import Facts
-from prelim.networks.architectures.settings_check import COMMON, check_activation, check_known
+from prelim.networks.architectures.settings_check import COMMON, check_activation, check_known, check_visible
 
 _VIT: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -155,16 +156,36 @@ _NEUTRAL_IN: Mapping[str, Collection[str]] = {
 """The same, of one `model_type`."""
 
 
+_VIT_LAYERS = ("num_hidden_layers", r"^vision\.body\.layers\.(\d+)\.")
+_BERT_LAYERS = ("num_hidden_layers", r"^decoder\.body\.encoder\.layer\.(\d+)\.")
+_SWIN_LAYERS = ("depths", r"^vision\.body\.encoder\.layers\.(\d+)\.blocks\.(\d+)\.")
+_LAYERS: Mapping[str, tuple[str, str]] = {
+    "vit": _VIT_LAYERS,
+    "deit": _VIT_LAYERS,
+    "dinov2": _VIT_LAYERS,
+    "blip_vision_model": ("num_hidden_layers", r"^vision\.body\.encoder\.layers\.(\d+)\."),
+    "swin": _SWIN_LAYERS,
+    "swinv2": _SWIN_LAYERS,
+    "cvt": ("depth", r"^vision\.body\.encoder\.stages\.(\d+)\.layers\.(\d+)\."),
+    "bert": _BERT_LAYERS,
+    "blip_text_model": _BERT_LAYERS,
+    "gpt2": ("n_layer", r"^decoder\.body\.h\.(\d+)\."),
+}
+"""`model_type` -> setting with the number of layers, or those of each stage, and the beginning of a layer's keys."""
+
+
 def read_part(
-    part: str, section: str, known: Mapping[str, Mapping[str, Any]], facts: Facts
+    part: str, section: str, known: Mapping[str, Mapping[str, Any]], facts: Facts, shapes: Shapes
 ) -> tuple[str, dict[str, Any]]:
     """`model_type` and settings of a part; what config.json lacks is the default of transformers.
 
     part    : of config.json
     section : of model.yaml
     known   : tables of settings; without a `model_type` there must be one
+    shapes  : under our keys
 
-    Raises ArchiveError for a network that is not supported, and for a setting that is not understood.
+    Raises ArchiveError for a network that is not supported, for a setting that is not understood, and for another
+    number of layers than the weights have.
     """
     stored: Mapping[str, Any] = facts.config.get(part) or {}
     if not stored:
@@ -179,7 +200,20 @@ def read_part(
         settings[name] = value if value is None else facts.value(f"{section}.{name}", default, stored=value)
     if settings.get("hidden_act") is not None:
         check_activation(f"{part}.hidden_act", settings["hidden_act"])
+    name, pattern = _LAYERS[kind]
+    if counted := _count_layers(shapes, pattern):
+        check_visible(f"{part}.", settings, {name: counted if isinstance(settings[name], list) else counted[0]})
     return kind, settings
+
+
+def _count_layers(shapes: Shapes, pattern: str) -> list[int]:
+    """Layers of each stage; of a network without stages, of the whole. Empty if there are none."""
+    stages: dict[str, set[str]] = {}
+    for key in shapes:
+        if found := re.match(pattern, key):
+            *stage, layer = found.groups()
+            stages.setdefault("".join(stage), set()).add(layer)
+    return [len(stages[stage]) for stage in sorted(stages, key=lambda name: int(name or 0))]
 
 
 def check_width(part: str, width: int, facts: Facts) -> None:

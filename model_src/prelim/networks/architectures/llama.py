@@ -179,10 +179,11 @@ def _heads(
     return section if queries == width and not alone else {**section, "head_dim": queries // heads}
 
 
-def check_layers(shapes: Shapes, text: Mapping[str, Any]) -> None:
+def check_layers(where: str, shapes: Shapes, text: Mapping[str, Any]) -> None:
     """Raise ArchiveError if a section does not say how many layers there are, and its model type has another number.
 
-    text : the section text_config; empty if there is none
+    where : the section of config.json with a point at its end; empty for the file itself
+    text  : the section; empty if there is none
     """
     # Imported here because `transformers` takes seconds to import.
     from transformers import AutoConfig
@@ -190,7 +191,7 @@ def check_layers(shapes: Shapes, text: Mapping[str, Any]) -> None:
     if text and text.get("num_hidden_layers") is None:
         default = AutoConfig.for_model(text.get("model_type", "llama")).num_hidden_layers
         layers = numbered(shapes, f".{_first(shapes)}")
-        check_visible("text_config.", {"num_hidden_layers": default}, {"num_hidden_layers": layers})
+        check_visible(where, {"num_hidden_layers": default}, {"num_hidden_layers": layers})
 
 
 def known_settings() -> set[str]:

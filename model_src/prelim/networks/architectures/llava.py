@@ -136,7 +136,7 @@ def text_section(
     if text.get("model_type", "llama") in llama.MODEL_TYPES:
         check_known("text_config.", text, llama.known_settings())
         check_visible("text_config.", text, {"vocab_size": shapes["decoder.body.embed_tokens.weight"][0]})
-        llama.check_layers(own_shapes, text)
+        llama.check_layers("text_config.", own_shapes, text)
     whole, own = config.get("tie_word_embeddings"), text.get("tie_word_embeddings")
     if None not in (whole, own) and whole != own:
         raise ArchiveError(

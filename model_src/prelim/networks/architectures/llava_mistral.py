@@ -26,13 +26,15 @@ def _dimensions(shapes: Shapes, facts: Facts) -> Mapping[str, Section]:
     llava_code.check_settings(shapes, config)
     layer = llava_code.feature_layer(towers.count_layers(shapes), facts)
     vision = towers.tower_section(shapes, facts, {}, llava.VISION, [layer])
+    text = {**config, "model_type": "mistral"} if config else {}
+    llama.check_layers("", shapes, text)
     aspect = config.get("image_aspect_ratio", "pad")
     if aspect not in _RESIZES:
         raise ArchiveError(f"config.json: image_aspect_ratio is {aspect!r}; supported: 'pad', null")
     return {
         "vision": vision,
         "connector": llava_code.connector_section(shapes, config),
-        "decoder": llama.decoder_section(shapes, facts, MISTRAL, {**config, "model_type": "mistral"} if config else {}),
+        "decoder": llama.decoder_section(shapes, facts, MISTRAL, text),
         "preprocess": {
             **read_processor(vision["image_size"], PREPROCESS, facts, classes=OF_TOWERS),
             "resize": _RESIZES[aspect],

@@ -153,7 +153,7 @@ def test_a_head_that_differs_from_tied_embeddings_is_refused(tmp_path: Path) -> 
         ("decoder", {"cross_attention_hidden_size": 24}, "cross_attention_hidden_size is 24"),
         ("decoder", {"activation_function": "quick_gelu"}, "activation_function is 'quick_gelu'"),
         ("decoder", {"n_head": 5}, "n_head is 5"),
-        ("decoder", {"n_layer": 3}, "missing: decoder.transformer.h.2."),
+        ("decoder", {"n_layer": 3}, "n_layer is 3, but the weights have 2"),
         ("decoder", {"rotary_dim": 8}, "decoder.rotary_dim is 8"),
         ("encoder", {"use_mask_token": True}, "encoder.use_mask_token is True"),
         ("encoder", {"hidden_act": "none"}, "none"),

@@ -1,7 +1,9 @@
 """preprocessor_config.json is read exactly, or refused by the name of the setting."""
 
 import io
+import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -149,22 +151,25 @@ REAL: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 """System, side and settings; what they lack is transformers' own default."""
 
-SAMPLED, *OTHERS = REAL
+
+def sampled(names: Iterable[str], few: int) -> list[Any]:
+    """Each name with 30 radiographs, which takes long; and the first with a few."""
+    return [(next(iter(names)), few), *(pytest.param(name, 30, marks=pytest.mark.exhaustive) for name in names)]
 
 
-@pytest.mark.parametrize("name", [SAMPLED, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in OTHERS)])
-def test_real_radiographs_are_preprocessed_as_by_transformers(name: str, shared: Path, tmp_path: Path) -> None:
-    """Oblong ones of different sizes, of shared data, within a gray level of the folder's processor on Pillow."""
+@pytest.mark.parametrize(("name", "count"), sampled(REAL, 5))
+def test_real_radiographs_are_preprocessed_as_by_transformers(
+    name: str, count: int, shared: Path, tmp_path: Path
+) -> None:
+    """Within a gray level of the folder's processor on Pillow."""
     system, side, settings = REAL[name]
     write(tmp_path, settings)
     config = read(tmp_path, system=system, side=side)
     processor = theirs(tmp_path, settings)
-    for path in oblong(shared / "data" / "open_radiology" / "images", 5 if name == SAMPLED else 30):
-        with Image.open(path) as opened:
-            gray = opened.convert("L")
+    for file, gray in radiographs(shared, count).items():
         expected = processor(gray.convert("RGB"), return_tensors="np")["pixel_values"][0]
         difference = np.abs(preprocess_image(gray, config) - expected) * np.array(config.std)[:, None, None]
-        assert difference.max() <= 1.01 * GRAY_LEVEL, path.name
+        assert difference.max() <= 1.01 * GRAY_LEVEL, file
 
 
 QWEN: dict[str, dict[str, Any]] = {
@@ -181,40 +186,56 @@ QWEN: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "name", [next(iter(QWEN)), *(pytest.param(n, marks=pytest.mark.exhaustive) for n in [*QWEN][1:])]
-)
-def test_real_radiographs_keep_their_aspect_as_by_transformers(name: str, shared: Path, tmp_path: Path) -> None:
-    """Oblong ones of different sizes, of shared data, in as many patches, within a gray level."""
+@pytest.mark.parametrize(("name", "count"), sampled(QWEN, 2))
+def test_real_radiographs_keep_their_aspect_as_by_transformers(
+    name: str, count: int, shared: Path, tmp_path: Path
+) -> None:
+    """In as many patches, within a gray level."""
     settings = {"image_processor_type": "Qwen2VLImageProcessorFast", "patch_size": 14, "merge_size": 2, **QWEN[name]}
     write(tmp_path, settings)
     sides = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
     facts = Facts(preprocessor=preprocessor_config(read_settings(tmp_path, "model")))
     config = PreprocessConfig(**read_grid_processor(qwen2_5_vl.PREPROCESS, facts, sides))
     processor: Any = Qwen2VLImageProcessorPil.from_pretrained(tmp_path)
-    for path in oblong(shared / "data" / "open_radiology" / "images", 2 if name == next(iter(QWEN)) else 30):
-        with Image.open(path) as opened:
-            gray = opened.convert("L")
+    for file, gray in radiographs(shared, count).items():
         read = processor(gray.convert("RGB"), return_tensors="pt")
         found = torch.from_numpy(preprocess_image(gray, config))
         ours = patches_of([found[None]], SimpleNamespace(spatial_merge_size=2, **sides))
-        assert torch.equal(ours["image_grid_thw"], read["image_grid_thw"]), path.name
+        assert torch.equal(ours["image_grid_thw"], read["image_grid_thw"]), file
         difference = (ours["pixel_values"] - read["pixel_values"]).abs().unflatten(1, (3, -1))
         levels = difference * torch.tensor(config.std)[:, None] / GRAY_LEVEL
-        assert levels.max() <= 1.01, path.name
+        assert levels.max() <= 1.01, file
 
 
-def oblong(folder: Path, count: int) -> list[Path]:
-    """Pictures of so many sizes, none of them a square, from all over a folder."""
+FOLDERS = ("open_radiology", "vqa_rad_chest")
+"""Shared data of at most 256 pixels a side, and of mostly a thousand and more: enlarged, and shrunk."""
+
+
+def radiographs(shared: Path, count: int) -> dict[str, Image.Image]:
+    """File name -> gray image: oblong ones of different sizes from all over the data, both of whose sides are odd."""
     found: dict[tuple[int, int], Path] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.name[::-1]):
+    folders = [_from_all_over(shared / "data" / name) for name in FOLDERS]
+    for path in itertools.chain.from_iterable(zip(*folders, strict=False)):
         with Image.open(path) as opened:
-            if opened.width != opened.height:
-                found.setdefault(opened.size, path)
+            size = _odd(opened.width), _odd(opened.height)
+        if size[0] != size[1]:
+            found.setdefault(size, path)
         if len(found) == count:
             break
     assert len(found) == count
-    return list(found.values())
+    cut = {}
+    for size, path in found.items():
+        with Image.open(path) as opened:
+            cut[path.name] = opened.convert("L").crop((0, 0, *size))
+    return cut
+
+
+def _from_all_over(folder: Path) -> list[Path]:
+    return sorted((folder / "images").iterdir(), key=lambda path: path.name[::-1])
+
+
+def _odd(side: int) -> int:
+    return side - 1 + side % 2
 
 
 @pytest.mark.parametrize("start", PROCESSORS)
