@@ -108,7 +108,7 @@ def _gemma3(layers: int | None, vision_layers: int | None) -> Any:
     return Gemma3Config(text_config=text, vision_config=vision, image_token_index=262144)
 
 
-def _qwen(decoder: Mapping[str, int], layers: int | None, vision_layers: int | None) -> Any:
+def _qwen(decoder: Mapping[str, int], tied: bool, layers: int | None, vision_layers: int | None) -> Any:
     from transformers import Qwen2_5_VLConfig
 
     text = {
@@ -129,7 +129,7 @@ def _qwen(decoder: Mapping[str, int], layers: int | None, vision_layers: int | N
         "window_size": 112,
         "fullatt_block_indexes": [layer for layer in (7, 15, 23, 31) if layer < depth],
     }
-    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, image_token_id=151655, tie_word_embeddings=False)
+    return Qwen2_5_VLConfig(text_config=text, vision_config=vision, image_token_id=151655, tie_word_embeddings=tied)
 
 
 _GEMMA3_SPECIAL = {
@@ -154,11 +154,11 @@ _QWEN_SPECIAL = {
 }
 
 
-def _qwen_folder(**decoder: int) -> RandomFolder:
+def _qwen_folder(*, tied: bool = False, **decoder: int) -> RandomFolder:
     return RandomFolder(
         "qwen2_5_vl",
         "Qwen2_5_VLForConditionalGeneration",
-        partial(_qwen, decoder),
+        partial(_qwen, decoder, tied),
         torch.bfloat16,
         _QWEN_SPECIAL,
         151665,
@@ -215,7 +215,12 @@ FOLDERS: Mapping[str, RandomFolder] = {
     ),
     # NV-Reason-CXR 3B.
     "qwen2_5_vl_3b": _qwen_folder(
-        vocab_size=151936, hidden_size=2048, intermediate_size=11008, num_hidden_layers=36, num_attention_heads=16
+        tied=True,
+        vocab_size=151936,
+        hidden_size=2048,
+        intermediate_size=11008,
+        num_hidden_layers=36,
+        num_attention_heads=16,
     ),
 }
 """Name on the command line -> folder."""
