@@ -1,5 +1,6 @@
 """OpenVINO: one exported network with one input and one output, on a CPU."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,7 @@ class OpenVinoNetwork:
     """
 
     def __init__(self, path: Path, threads: int = 1, precision: str = "fp32") -> None:
-        openvino = import_openvino()
-        self._core = openvino.Core()
+        self._core = _core(import_openvino())
         hint = _HINTS[precision]
         if hint == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             hint = "f32"
@@ -72,6 +72,17 @@ class OpenVinoSession:
         self._request.infer([batch.contiguous().numpy()])
         # A copy, because the next batch is written over it.
         return torch.tensor(self._request.get_output_tensor(0).data, dtype=torch.float32)
+
+
+@functools.cache
+def _core(openvino: Any) -> Any:
+    """The process's one core, never freed.
+
+    Each core gives the thread that makes it a stack for signal handlers, and unmaps that stack when it is freed. Of two
+    cores, freed in the order they were made, the second puts the first one's stack back: the next signal that Python
+    handles, such as Ctrl-C, then ends the process with SIGSEGV. Source: openvinotoolkit/openvino pull request 11894.
+    """
+    return openvino.Core()
 
 
 def import_openvino() -> Any:

@@ -95,6 +95,26 @@ def test_openvino_reports_nothing(tiny_archive: Path, tmp_path: Path) -> None:
     assert done.stdout == "openvino\n"
 
 
+def test_signals_are_handled_after_networks_were_freed(tiny_archive: Path) -> None:
+    """In a process of its own, because a stack for signal handlers that is not there ends it without a message."""
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "from prelim.encoding.openvino_session import OpenVinoNetwork\n"
+        "sessions = [OpenVinoNetwork(pathlib.Path(sys.argv[1])).compile() for _ in range(2)]\n"
+        "while sessions: sessions.pop(0)\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        "os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tiny_archive / VISION)],
+        env={"PYTHONPATH": str(Path(openvino_session.__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n")
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     """As with ONNX Runtime."""
     (tmp_path / VISION).write_bytes(b"no network")
