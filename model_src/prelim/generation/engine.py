@@ -13,11 +13,11 @@ from prelim.decoders.decoder import Decoder
 from prelim.errors import NonFiniteOutput, RequestError
 from prelim.generation.advance import Seen, advance, look
 from prelim.generation.beam_search import BeamSearch
-from prelim.generation.candidates import finder
 from prelim.generation.columns import DEFAULT_COLUMNS, KEPT_COLUMNS, Columns, check_columns
 from prelim.generation.constraint import Constraint, Constraints
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.drafts import MAX_DRAFTS, Drafts
+from prelim.generation.find_candidates import finder
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
 from prelim.generation.outcome import Outcome, isolate

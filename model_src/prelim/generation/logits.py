@@ -119,24 +119,26 @@ def top_p(scores: Tensor, p: float, keep: int) -> Tensor:
     return scores.masked_fill(removed.scatter(1, order, removed), -torch.inf)
 
 
-_BLOCK = 64
+_PLACES = 2**32
+"""More than there are places in a row, which share an integer of 64 bits with what is there."""
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest scores of each row and their places, largest first: `topk`, five times as fast on a CPU.
+    """The `count` largest scores of each row and their places, of equal ones the first.
 
-    They lie in the `count` blocks of a row whose maxima are the largest, and block maxima vectorize well.
+    `topk` leaves open which of equal ones it takes, and scores in bf16 are often equal. So places are part of what is
+    compared: numbers of 32 bits are in order as integers, apart from the lower bits of negative ones, which are
+    inverted.
 
-    scores  : Tensor, shape (rows, vocab_size)
+    scores  : Tensor of float32, shape (rows, vocab_size)
     returns : two Tensors, shape (rows, count)
     """
-    blocks = scores.shape[1] // _BLOCK
-    if blocks < 32 * count or not scores.is_cpu:
-        return tuple(scores.topk(count, dim=1))  # type: ignore[return-value]
-    whole = scores[:, : blocks * _BLOCK].reshape(-1, blocks, _BLOCK)
-    best = whole.amax(dim=2).topk(count, dim=1).indices
-    places = (best[:, :, None] * _BLOCK + torch.arange(_BLOCK)).flatten(1)
-    left = torch.arange(blocks * _BLOCK, scores.shape[1]).expand(len(scores), -1)
-    places = torch.cat([places, left], dim=1)
-    values, order = scores.gather(1, places).topk(count, dim=1)
-    return values, places.gather(1, order)
+    size = scores.shape[1]
+    places = torch.arange(size - 1, -1, -1, device=scores.device)
+    keys, _ = (_ordered(scores.contiguous().view(torch.int32)).long() * _PLACES + places).topk(count, dim=1)
+    return _ordered((keys >> 32).int()).view(torch.float32), size - 1 - keys % _PLACES
+
+
+def _ordered(bits: Tensor) -> Tensor:
+    """The bits of float32 as integers in the same order, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -1,18 +1,33 @@
-"""The compiled search for candidates finds what PyTorch's operations find, whoever else is asked for."""
+"""Both searches for candidates find what each request's own filters give, whoever else is asked for."""
 
 import math
 import random
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prelim import kernels
-from prelim.generation.candidates import Candidates, Wanted, finder
+from prelim.generation.candidates import Candidates, Wanted
+from prelim.generation.find_candidates import finder
+from prelim.generation.find_on_device import to_device
 from prelim.generation.logits import LogitsFilter
 from prelim.generation.options import GenerationOptions
 
-pytestmark = pytest.mark.skipif(kernels.unavailable() is not None, reason="nothing can be compiled here")
+WAYS = pytest.mark.parametrize(
+    "compiled",
+    [
+        pytest.param(
+            True,
+            marks=pytest.mark.skipif(kernels.unavailable() is not None, reason="nothing can be compiled here"),
+            id="compiled",
+        ),
+        pytest.param(False, id="on a device"),
+    ],
+)
 
 
 class Forbidding:
@@ -57,26 +72,35 @@ def random_request(draw: random.Random, vocab_size: int) -> tuple[Tensor, Wanted
     return logits, wanted
 
 
+@WAYS
 @pytest.mark.parametrize("vocab_size", [40, 255, 256, 257, 5_000])
-def test_compiled_candidates_are_those_of_pytorch(vocab_size: int) -> None:
+def test_candidates_are_those_of_each_request_alone(vocab_size: int, compiled: bool) -> None:
     """With penalties, n-grams, minimum lengths, constraints and beams; logits are left as they were."""
     draw = random.Random(vocab_size)
     requests = [random_request(draw, vocab_size) for _ in range(40)]
     before = [logits.clone() for logits, _ in requests]
-    found, expected = (finder(compiled=compiled)(requests) for compiled in (True, False))
-    for (logits, wanted), kept, ours, theirs in zip(requests, before, found, expected, strict=True):
+    found = finder(compiled=compiled)(requests)
+    for (logits, wanted), kept, ours in zip(requests, before, found, strict=True):
         assert isinstance(ours, Candidates)
-        assert isinstance(theirs, Candidates)
         assert torch.equal(logits, kept)
-        assert ours.scores == pytest.approx(theirs.scores, abs=2e-6)
+        scores, raw = processed_by_filters(logits, wanted)
+        best = scores.flatten().topk(wanted.count)
+        assert ours.scores == pytest.approx(best.values.tolist(), abs=2e-6)
         assert len(ours.tokens) == len(ours.parents) == len(ours.logprobs) == wanted.count
-        raw = logits.double().log_softmax(dim=-1).expand(len(wanted.scores or [0]), -1)
         assert ours.logprobs == pytest.approx(raw[ours.parents, ours.tokens].tolist(), abs=2e-6)
         # Where scores are apart, tokens are the same.
-        apart = [i for i, score in enumerate(theirs.scores) if is_alone(score, i, theirs.scores)]
-        assert [(ours.parents[i], ours.tokens[i]) for i in apart] == [
-            (theirs.parents[i], theirs.tokens[i]) for i in apart
-        ]
+        apart = [i for i, score in enumerate(ours.scores) if is_alone(score, i, ours.scores)]
+        places = [ours.parents[i] * vocab_size + ours.tokens[i] for i in apart]
+        assert places == best.indices[apart].tolist()
+
+
+def processed_by_filters(logits: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+    """What competes in the rows of a request, and log-probabilities, in the way of `generate`."""
+    sums = torch.tensor([0.0] if wanted.scores is None else wanted.scores)
+    logits = logits.expand(len(sums), -1)
+    raw = logits.log_softmax(dim=-1)
+    competing = logits if wanted.scores is None else raw
+    return wanted.processed(competing, torch.tensor(wanted.history()), wanted.generated) + sums[:, None], raw
 
 
 def is_alone(score: float, place: int, scores: object) -> bool:
@@ -85,11 +109,12 @@ def is_alone(score: float, place: int, scores: object) -> bool:
     return place < len(others) and math.isfinite(score) and all(abs(score - other) > 1e-5 for other in others)
 
 
-def test_bits_do_not_depend_on_who_else_is_asked_for_or_on_threads() -> None:
+@WAYS
+def test_bits_do_not_depend_on_who_else_is_asked_for_or_on_threads(compiled: bool) -> None:
     """Each request alone, all together, and by four threads: the same bits."""
     draw = random.Random(0)
     requests = [random_request(draw, 1_000) for _ in range(12)]
-    find = finder(compiled=True)
+    find = finder(compiled=compiled)
     together, threads = find(requests), torch.get_num_threads()
     assert [find([one])[0] for one in requests] == together
     try:
@@ -99,7 +124,7 @@ def test_bits_do_not_depend_on_who_else_is_asked_for_or_on_threads() -> None:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@WAYS
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_said(value: float, compiled: bool) -> None:
     """NaN or infinity in one of the rows, or minus infinity in all places; the neighbors are found."""
@@ -116,7 +141,7 @@ def test_what_is_not_finite_is_said(value: float, compiled: bool) -> None:
     assert not find(requests)[1].finite  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@WAYS
 def test_where_fewer_are_allowed_than_wanted(compiled: bool) -> None:
     """The others have minus infinity."""
     logits = torch.randn(2, 300, generator=torch.Generator().manual_seed(0))
@@ -126,3 +151,32 @@ def test_where_fewer_are_allowed_than_wanted(compiled: bool) -> None:
     assert isinstance(found, Candidates)
     assert sorted(zip(found.parents[:4], found.tokens[:4], strict=True)) == [(0, 4), (0, 7), (1, 4), (1, 7)]
     assert found.scores[4:] == [-math.inf, -math.inf]
+
+
+class Watched(TorchDispatchMode):
+    """Refuses operations whose result the host needs: a GPU is waited for."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(function)
+        waits = any(
+            word in name for word in ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "unique")
+        )
+        assert not waits, f"{name} waits for a GPU"
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_device_is_waited_for_only_when_everything_is_found() -> None:
+    """Whatever the requests want: indices are integers, and nothing that is computed decides what is computed."""
+    draw = random.Random(2)
+    requests = [random_request(draw, 300) for _ in range(20)]
+    expected = finder(compiled=False)(requests)
+    with Watched():
+        assert finder(compiled=False)(requests) == expected
+
+
+def test_arrays_are_sent_by_one_copy() -> None:
+    """Of any type and shape, also empty ones."""
+    arrays = [np.arange(3, dtype=np.int64), np.ones((2, 3), np.bool_), np.empty((0, 5), np.bool_), np.float32([[1.5]])]
+    for array, tensor in zip(arrays, to_device(arrays, torch.device("cpu")), strict=True):
+        assert np.array_equal(tensor.numpy(), array)
+        assert tensor.numpy().dtype == array.dtype

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from prelim.errors import InvalidOption
 from prelim.generation.beam_search import BeamSearch
-from prelim.generation.candidates import Candidates, finder
+from prelim.generation.candidates import Candidates
+from prelim.generation.find_candidates import finder
 from prelim.generation.hypothesis import Hypothesis, StopRule
 from prelim.generation.options import GenerationOptions
 from prelim.generation.sampling import Sampling

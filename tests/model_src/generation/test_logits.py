@@ -1,4 +1,4 @@
-"""Every processor gives the scores of the one in `transformers`, and the largest are found as `topk` finds them."""
+"""Every processor gives the scores of the one in `transformers`, and of equal scores the first are the largest."""
 
 from collections.abc import Callable
 
@@ -110,12 +110,12 @@ def test_beam_sampling_keeps_enough_candidates(eos: tuple[int, ...], kept: int) 
         assert sum(score > -torch.inf for score in scores) == kept
 
 
-@pytest.mark.parametrize("vocab_size", [40, 12_288, 12_301, 42_384])
-def test_the_largest_are_those_of_topk(vocab_size: int) -> None:
-    """Values and places are `topk`'s, wherever they lie, some scores being minus infinity."""
-    scores = torch.randn(3, vocab_size, generator=torch.Generator().manual_seed(vocab_size))
-    scores[0, ::2] = -torch.inf
-    scores[1, -3:] += 10  # after the last whole block
-    scores[2, 7:13] += 10  # all in one block
-    for found, expected in zip(largest(scores, 6), scores.topk(6, dim=1), strict=True):
-        assert torch.equal(found, expected)
+def test_of_equal_scores_the_first_are_the_largest() -> None:
+    """Values below and above zero and of minus infinity, many of them equal."""
+    scores = torch.randn(5, 3_000, generator=torch.Generator().manual_seed(0)).bfloat16().float()
+    scores[1, 4:] = -torch.inf
+    scores[2] = -scores[2].abs() - 1
+    expected = scores.sort(dim=1, descending=True, stable=True)
+    values, places = largest(scores, 20)
+    assert torch.equal(values, expected.values[:, :20])
+    assert torch.equal(places, expected.indices[:, :20])
