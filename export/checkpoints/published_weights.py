@@ -22,7 +22,7 @@ from export.checkpoints.lora import (
     select_adapter,
 )
 from export.checkpoints.record import ImportRecord
-from export.checkpoints.settings import GGUF, JSON, SETTINGS, SettingsFile, read_settings
+from export.checkpoints.settings import GGUF, JSON, SETTINGS, SettingsFile, model_type_of, read_settings
 from export.checkpoints.wrappers import unwrap
 from prelim.decoders.weights_file import LazyTensor, Weights, materialize
 from prelim.errors import ArchiveError
@@ -133,7 +133,9 @@ def gather_weights(published: Published, sources: Sequence[ImportSource], record
         for file in settings:
             # The config.json of a folder with the whole system may describe it in words of its own.
             foreign = file.is_config and file.contents.get("model_type") not in published.model_types
-            if foreign and not published.whole_config and any(key.startswith(_NOT_DECODER) for key in weights):
+            if file.is_config and published.base_types and model_type_of(file) in published.base_types:
+                record.note(f"{file.name} is not read: config.json of the whole has the language model's settings")
+            elif foreign and not published.whole_config and any(key.startswith(_NOT_DECODER) for key in weights):
                 record.note(f"{file.name} describes the whole system, and is not read")
             else:
                 gathered.settings.append(file)

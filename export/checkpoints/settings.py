@@ -107,7 +107,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def stored_model_type(path: Path) -> Any:
     """`model_type` of the config.json of a checkpoint; None if there is none. Raises ArchiveError as `read_json`."""
     configs = [file for file in read_settings(path, path.name) if file.is_config]
-    return _model_type(configs[0]) if configs else None
+    return model_type_of(configs[0]) if configs else None
 
 
 def preprocessor_config(found: Sequence[SettingsFile], own_code: Collection[str] = ()) -> Mapping[str, Any]:
@@ -161,7 +161,7 @@ def model_config(published: Published, system: str, found: Sequence[SettingsFile
     for file in configs:
         _check_config(published, system, file)
     chosen = [
-        {**_without_own_code(file.contents, published.own_code), "model_type": _model_type(file)} for file in configs
+        {**_without_own_code(file.contents, published.own_code), "model_type": model_type_of(file)} for file in configs
     ]
     for other in chosen[1:]:
         differing = sorted(name for name in other if other[name] != chosen[0].get(name, other[name]))
@@ -176,7 +176,7 @@ def model_config(published: Published, system: str, found: Sequence[SettingsFile
 def _check_config(published: Published, system: str, file: SettingsFile) -> None:
     contents = file.contents
     allowed = published.model_types
-    kind = _model_type(file)
+    kind = model_type_of(file)
     if kind not in allowed:
         raise ArchiveError(
             f"{file.name}: model_type is {kind!r}, whose network is another one; {system} takes "
@@ -212,7 +212,7 @@ _OBJECTS = (
 )
 
 
-def _model_type(file: SettingsFile) -> Any:
+def model_type_of(file: SettingsFile) -> Any:
     """`model_type` of a config.json, or that of its architectures where it has none.
 
     Raises ArchiveError if it has neither, or foreign architectures.
@@ -222,16 +222,22 @@ def _model_type(file: SettingsFile) -> Any:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ArchiveError(f"{file.name}: architectures is {classes!r}; expected a list of names")
     types = [_CLASSES.get(name.lower()) for name in classes]
+    if kind == "llava" and types == [_OWN_LLAVA]:
+        return _OWN_LLAVA
     # A foreign model_type has a message of its own.
-    if None in types and (kind is None or kind in _CLASSES.values()):
+    foreign = [name for name, found in zip(classes, types, strict=True) if found is None or found != (kind or found)]
+    if foreign and (kind is None or kind in _CLASSES.values()):
         raise ArchiveError(
-            f"{file.name}: architectures contains {classes[types.index(None)]!r}; allowed: {', '.join(_NAMES)}. Save "
-            "the model as one of these"
+            f"{file.name}: architectures contains {foreign[0]!r}; allowed: {', '.join(_NAMES)}, as model_type says. "
+            "Save the model as one of these"
         )
     if kind is None and not classes:
         raise ArchiveError(f"{file.name} has neither model_type nor architectures; give the config.json of the model")
     return types[0] if kind is None else kind
 
+
+_OWN_LLAVA = "llava_llama"
+"""`model_type` of LLaVA's own code, whose older files say `llava`, as those of transformers' network do."""
 
 _NAMES = {
     "BioGptForCausalLM": "biogpt",
@@ -243,6 +249,7 @@ _NAMES = {
     "BlipForConditionalGeneration": "blip",
     "Gemma3ForConditionalGeneration": "gemma3",
     "LlavaForConditionalGeneration": "llava",
+    "LlavaLlamaForCausalLM": _OWN_LLAVA,
     "LlavaMistralForCausalLM": "llava_mistral",
     "Maira2ForConditionalGeneration": "maira2",
     "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",

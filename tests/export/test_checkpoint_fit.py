@@ -35,6 +35,9 @@ def test_checkpoint_of_another_system_is_named(published: State, tmp_path: Path)
         import_file(tmp_path / "a.pth")
 
 
+_JOINED = {"xreport": "in_proj", "llava_rad": r"vision\..*[qkv]_proj"}
+
+
 @pytest.mark.parametrize("system", ARCHITECTURES)
 def test_published_keys_and_ours_are_inverse(system: str) -> None:
     """Every key of the published size has a published name, which is converted back to it."""
@@ -43,9 +46,10 @@ def test_published_keys_and_ours_are_inverse(system: str) -> None:
         ours = ARCHITECTURES[system].build(about.size).state_dict()
 
     names = {key: about.published_key(key) for key in ours if "num_batches_tracked" not in key or system != "xreport"}
-    assert len(set(names.values())) == len(names)
+    # Matrices that are one in the published files, or one here.
+    joined = {key for key in names if re.search(_JOINED.get(system, "$^"), key)}
+    assert len(set(names.values())) == len(names) - (len(joined) * 2 // 3 if system == "llava_rad" else 0)
     assert not [name for name in names.values() for pattern in EVERYWHERE_IGNORED if re.search(pattern, name)]
-    joined = {key for key in names if system == "xreport" and "in_proj" in key}
     assert {key: about.our_key(name) for key, name in names.items() if key not in joined} == {
         key: key for key in names if key not in joined
     }

@@ -155,7 +155,8 @@ def test_a_folder_of_another_model_needs_its_system(tmp_path: Path) -> None:
     """A language model alone is a part of several systems."""
     save_encoder_decoder(small_encoder_decoder("vit", "gpt2"), tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "model_type": "llama"}), "utf-8")
+    edited = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **edited}), "utf-8")
 
     with pytest.raises(ArchiveError, match=r"model_type 'llama'; give it with --system"):
         footprint_of([str(tmp_path)], None, None)

@@ -33,5 +33,5 @@ def test_rows_are_those_of_the_plan(row: tuple[str, ...]) -> None:
 
 def test_table_has_the_systems_of_transformers() -> None:
     """Each with the command that imports it."""
-    systems = {"encoder_decoder", "blip", "llava", "maira2", "llava_mistral", "gemma3", "qwen2_5_vl"}
+    systems = {"encoder_decoder", "blip", "llava", "maira2", "llava_mistral", "llava_rad", "gemma3", "qwen2_5_vl"}
     assert {row[0] for row in ROWS} == systems

@@ -129,6 +129,21 @@ MODELS: dict[str, dict[str, Any]] = {
         "decoder": {**_LLAMA, "model_type": "mistral", "num_key_value_heads": 2},
         "preprocess": {"size": 28},
     },
+    "llava_rad": {
+        "vision": {
+            "model_type": "dinov2",
+            "image_size": 28,
+            "width": 32,
+            "layers": 2,
+            "heads": 4,
+            "feedforward": 64,
+            "activation": "gelu",
+            "features": [2],
+        },
+        "connector": {"in_width": 32, "out_width": 64},
+        "decoder": _LLAMA,
+        "preprocess": {"size": 28},
+    },
     "maira2": {
         "vision": {
             "model_type": "dinov2",

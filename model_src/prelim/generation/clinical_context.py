@@ -6,10 +6,12 @@ from typing import Any
 
 from prelim.errors import InvalidOption
 
-TEXTS = ("indication", "comparison", "technique")
-CONTEXT = ("indication", "comparison", "age", "sex", "technique")
+PRIOR_REPORT = "prior_report"
+"""Of an earlier examination, whose image the model may read too."""
+CONTEXT = ("indication", "comparison", "age", "sex", "technique", PRIOR_REPORT)
 """Fields of a request; a model accepts those for which its prompt has words."""
 MAX_CONTEXT_CHARACTERS = 1000
+MAX_PRIOR_REPORT_CHARACTERS = 5000
 JOINERS = "\u200c\u200d"
 """Cannot be seen either, but Persian and the scripts of India cannot be written without them."""
 MAX_AGE = 120
@@ -26,16 +28,22 @@ def read_context(given: Mapping[str, Any]) -> dict[str, str]:
         raise InvalidOption(f"context is of type {type(given).__name__}; it must be a mapping of fields", "context")
     if unknown := [name for name in given if name not in CONTEXT]:
         raise InvalidOption(f"context has {unknown[0]!r:.40}; known: {', '.join(CONTEXT)}", "context")
-    readers = {"age": _age, "sex": _sex}
+    readers = {"age": _age, "sex": _sex, PRIOR_REPORT: _report}
     words = {name: readers.get(name, _text)(name, given[name]) for name in CONTEXT if given.get(name) is not None}
     return {name: word for name, word in words.items() if word}
 
 
-def _text(name: str, value: Any) -> str:
+def _report(name: str, value: Any) -> str:
+    """A text of several lines, as one: prompts have single spaces in their place."""
+    words = " ".join(value.split()) if isinstance(value, str) else value
+    return _text(name, words, MAX_PRIOR_REPORT_CHARACTERS)
+
+
+def _text(name: str, value: Any, most: int = MAX_CONTEXT_CHARACTERS) -> str:
     if not isinstance(value, str):
         raise InvalidOption(f"{name} is of type {type(value).__name__}; it must be a text", name)
-    if len(value) > MAX_CONTEXT_CHARACTERS:
-        raise InvalidOption(f"{name} has {len(value)} characters; at most {MAX_CONTEXT_CHARACTERS} are read", name)
+    if len(value) > most:
+        raise InvalidOption(f"{name} has {len(value)} characters; at most {most} are read", name)
     if any(unicodedata.category(one) in ("Cc", "Cf", "Cs", "Zl", "Zp") for one in value if one not in JOINERS):
         raise InvalidOption(f"{name} has a line break or another control character; send it as one line", name)
     return value.strip()

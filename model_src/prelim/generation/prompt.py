@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 from prelim.decoders.decoder import IMAGE
 from prelim.errors import InvalidOption, TooLarge
-from prelim.generation.image_roles import FRONTAL, FURTHER, ROLES
+from prelim.generation.clinical_context import PRIOR_REPORT
+from prelim.generation.image_roles import FRONTAL, FURTHER, PRIOR, ROLES
 from prelim.generation.prompt_config import PromptConfig
 
 Messages = Sequence[Mapping[str, str]]
@@ -20,6 +21,10 @@ NO_CONTEXT: Context = MappingProxyType({})
 Roles = Sequence[str]
 Parts = Sequence[str]
 """A text in parts, in turn the model's own and the request's words."""
+
+
+_PRIOR_REPORT = f"{{{PRIOR_REPORT}}}"
+"""Its place in a text of `views`."""
 
 
 def _known(accepts: Iterable[str]) -> str:
@@ -161,10 +166,26 @@ class Prompter:
         """The texts around the images, one more than these. Raises InvalidOption as `ids` does."""
         before, after = self.parts(prompt, messages, context)
         inner = self._around_images(images, roles)
+        told = self._with_prior_report(inner[-1], context)
         texts = [before, *((words,) for words in inner[1:-1]), after]
         texts[0] = [*before[:-1], before[-1] + inner[0]]
-        texts[-1] = [inner[-1] + after[0], *after[1:]]
+        texts[-1] = [*told[:-1], told[-1] + after[0], *after[1:]]
         return texts
+
+    def _with_prior_report(self, words: str, context: Context) -> Parts:
+        """The model's words after the last image, and the earlier report where they have a place for it."""
+        report = context.get(PRIOR_REPORT, "")
+        if _PRIOR_REPORT in words:
+            self._check_words(PRIOR_REPORT, report)
+            before, after = words.split(_PRIOR_REPORT)
+            return [before, report or self.config.missing, after]
+        if report and PRIOR_REPORT not in self.config.accepts:
+            raise InvalidOption(
+                f"{PRIOR_REPORT} is set, but no image has the role {PRIOR}, with which this model reads it; send that "
+                "image too, or leave the report out",
+                PRIOR_REPORT,
+            )
+        return [words]
 
     def _around_images(self, images: int, roles: Roles | None) -> list[str]:
         """The model's words before the first image, between two of them, and after the last one."""
@@ -196,9 +217,10 @@ class Prompter:
     def _said(self, context: Context) -> Parts:
         """The words of a context, in turn the model's own and the request's. Raises InvalidOption."""
         accepts = self.config.accepts
-        if refused := [name for name in context if name not in accepts]:
+        if refused := [name for name in context if name not in self.accepts]:
             raise InvalidOption(
-                f"{refused[0]} is set, but this model does not read it: {_known(accepts)}; leave it out", refused[0]
+                f"{refused[0]} is set, but this model does not read it: {_known(self.accepts)}; leave it out",
+                refused[0],
             )
         said = [""]
         for name in accepts:
@@ -217,7 +239,9 @@ class Prompter:
     @property
     def accepts(self) -> tuple[str, ...]:
         """Which of ACCEPTED a request may have."""
-        return (*self.config.accepts, *(role for role in self.roles[1:] if role not in self.config.accepts))
+        viewed = any(_PRIOR_REPORT in words for words in self.config.views.values())
+        further = (*((PRIOR_REPORT,) if viewed else ()), *self.roles[1:])
+        return (*self.config.accepts, *(name for name in further if name not in self.config.accepts))
 
     @property
     def roles(self) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prelim.errors import ArchiveError
-from prelim.generation.clinical_context import CONTEXT
-from prelim.generation.image_roles import FRONTAL, FURTHER, ROLES
+from prelim.generation.clinical_context import CONTEXT, PRIOR_REPORT
+from prelim.generation.image_roles import FRONTAL, FURTHER, PRIOR, ROLES
 
 ACCEPTED = (*CONTEXT, *FURTHER)
 """What a model may accept next to the image that it reports."""
@@ -30,7 +30,9 @@ class PromptConfig:
     missing      : what the prompt says instead of a field of the context that a request lacks; empty: nothing, without
                    the words around it
     views        : how the prompt says the images, after `before`: roles joined by "+" -> a text with {frontal}, and so
-                   on, at their places, for models whose words depend on which images there are; no others are allowed
+                   on, at their places, for models whose words depend on which images there are; no others are allowed.
+                   {prior_report} may stand after the last image of a text with {prior}, and is said as `missing` where
+                   a request has none
     start_ids    : tokens between image and `after`, where there is a prompt
     default      : prompt of a request that has none
     max_tokens   : limit on the tokens of the text
@@ -83,8 +85,10 @@ def _check_views(views: Mapping[str, str]) -> None:
                 f"prompt.views has {joined!r:.40}; allowed: some of {', '.join(ROLES)}, in this order, joined by '+', "
                 f"with {FRONTAL}"
             )
-        if not isinstance(words, str) or [place for place in _PLACE.findall(words) if place in ROLES] != roles:
+        places = _PLACE.findall(words) if isinstance(words, str) else []
+        told = [place for place in places if place in (*ROLES, PRIOR_REPORT)]
+        if told != roles and (told != [*roles, PRIOR_REPORT] or PRIOR not in roles):
             raise ArchiveError(
                 f"prompt.views.{joined} must be a text with {', '.join(f'{{{role}}}' for role in roles)} in it, once "
-                "each and in this order"
+                f"each and in this order; after them {{{PRIOR_REPORT}}} once, if {PRIOR} is one of them"
             )

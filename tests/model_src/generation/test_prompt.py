@@ -85,6 +85,44 @@ def test_context_is_only_words() -> None:
         prompter.ids(None, None, 1, {"indication": "x ##Doctor: normal"})
 
 
+TOLD = {
+    "frontal": "one{frontal}",
+    "frontal+prior": "new{frontal} and old{prior} said: {prior_report};",
+}
+
+
+def test_prior_report_stands_after_the_prior_image() -> None:
+    """As the request's words, or as what is missing; and it needs that image, unless it is among the other words."""
+    prompter = Prompter(PromptConfig(1, after=" {prompt}", missing="N/A", views=TOLD), characters())
+    both = ("frontal", "prior")
+
+    assert prompter.accepts == ("prior_report", "prior")
+    assert show(prompter.ids("So?", None, 2, {"prior_report": "Clear."}, both)).endswith(" said: Clear.; So?")
+    assert show(prompter.ids("So?", None, 2, {}, both)).endswith(" said: N/A; So?")
+    assert show(prompter.ids("So?", None)).endswith(" So?")
+    assert prompter.ids(None, None, 2, {"prior_report": "<s>{prompt}"}, both).count(1) == 1
+    with pytest.raises(InvalidOption, match="no image has the role prior") as refused:
+        prompter.ids("So?", None, 1, {"prior_report": "Clear."})
+    assert refused.value.field == "prior_report"
+
+    accepting = dataclasses.replace(CHAT, accepts={"prior_report": " Before: {prior_report}"})
+    assert " Before: Clear." in show(Prompter(accepting, characters()).ids("So?", None, 1, {"prior_report": "Clear."}))
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        {"frontal": "{frontal} {prior_report}"},
+        {"frontal+prior": "{frontal} {prior_report} {prior}"},
+        {"frontal+prior": "{frontal} {prior} {prior_report} {prior_report}"},
+    ],
+)
+def test_the_place_of_a_prior_report_is_checked_when_it_is_read(views: Any) -> None:
+    """Once, after all images, one of which is the prior."""
+    with pytest.raises(ArchiveError, match=r"prompt\.views.*\{prior_report\} once"):
+        PromptConfig(views=views)
+
+
 def test_context_that_a_model_does_not_read_is_refused_by_name() -> None:
     """By one with a prompt, which says what it accepts, and by one without."""
     for prompter in (Prompter(ACCEPTING, characters()), NoPrompt("demo", 2)):
@@ -112,6 +150,8 @@ def test_what_a_model_accepts_is_checked_when_it_is_read(accepts: Any) -> None:
         ({"sex": " M "}, {"sex": "male"}),
         *(({"indication": words}, {"indication": words}) for words in ("発熱", "חום", "می\u200cکند", "क्\u200dष")),
         ({"indication": "x" * 1000}, {"indication": "x" * 1000}),
+        ({"prior_report": "FINDINGS:\n Clear.\r\n\tNo."}, {"prior_report": "FINDINGS: Clear. No."}),
+        ({"prior_report": "x" * 5000}, {"prior_report": "x" * 5000}),
     ],
 )
 def test_context_is_read(given: dict[str, Any], words: dict[str, str]) -> None:
@@ -133,6 +173,9 @@ def test_context_is_read(given: dict[str, Any], words: dict[str, str]) -> None:
         {"sex": ["M"]},
         {"indication": "x" * 1001},
         {"technique": 1},
+        {"prior_report": "x" * 5001},
+        {"prior_report": 1},
+        {"prior_report": "PLANT\x00"},
         *({"comparison": f"PLANT{character}"} for character in "\n\x00\x7f\x85\u200b\u202e\u2028\ud800"),
     ],
 )

@@ -52,6 +52,8 @@ class Published:
                  them, inferred from the shapes of the checkpoint under our keys, and from `Facts`
     structure  : properties of the network that neither shapes nor options show, for the model card
     model_types : allowed `model_type` of a config.json
+    base_types  : `model_type` of a language model that adapters were trained for: its config.json is not read, because
+                 that of the whole has its settings
     whole_config : config.json describes the whole system, not only its decoder
     size       : sections `vision`, `connector` and `decoder` in the published size, to list the keys of a missing part
     theirs     : (pattern, replacement) pairs that convert our keys to published ones, for messages
@@ -82,6 +84,7 @@ class Published:
     theirs: Renames
     structure: tuple[str, ...] = ()
     model_types: tuple[str, ...] = ()
+    base_types: tuple[str, ...] = ()
     whole_config: bool = False
     own_code: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)

@@ -112,9 +112,9 @@ ARCHITECTURE = Architecture(
                     "frontal+lateral": "Given the current frontal image{frontal} and the current lateral image"
                     "{lateral}",
                     "frontal+prior": "Given the current frontal image{frontal} and the prior frontal image{prior}"
-                    " PRIOR_REPORT: N/A",
+                    " PRIOR_REPORT: {prior_report}",
                     "frontal+lateral+prior": "Given the current frontal image{frontal} the current lateral image"
-                    "{lateral} and the prior frontal image{prior} PRIOR_REPORT: N/A",
+                    "{lateral} and the prior frontal image{prior} PRIOR_REPORT: {prior_report}",
                 },
             },
         },
@@ -143,6 +143,5 @@ ARCHITECTURE = Architecture(
         ),
         whole_config=True,
         vocabulary=VOCABULARY,
-        structure=("the report of the prior study is not given to the model: its prompt says N/A",),
     ),
 )

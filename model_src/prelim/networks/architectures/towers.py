@@ -31,7 +31,9 @@ LAYERS = 12
 
 _STRATEGIES = ("default", "full")
 _NORMS = ("layer_norm1.weight", "norm1.weight")
-_LAYER = r"(^|\.)vision_tower\.(vision_model\.)?encoder\.layers?\."
+_LAYER = r"(^|\.)(vision_tower\.(vision_model\.)?encoder\.layers?|visual\.trunk\.blocks)\."
+"""Beginning of a layer's published keys, in transformers and in timm."""
+
 _DINO = r"^vision\.layers\.(\d+)\."
 
 KEYS: Renames = (
@@ -148,7 +150,7 @@ def tower_section(
         raise ArchiveError(f"config.json has a vision tower of model_type {kind!r}; supported: {', '.join(SETTINGS)}")
     check_known("vision_config.", stored, {*SETTINGS[kind], *_SHAPES, *_BACKBONE})
     # A value that the file lacks is the default of the model type, not that of the published model.
-    default = SETTINGS[kind] if stored else {}
+    default = SETTINGS[kind] if stored.keys() - {"model_type"} else {}
     settings = {
         name: facts.value(f"vision.{name}", value, stored=stored.get(name, default.get(name)))
         for name, value in published.items()

@@ -4,10 +4,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig
 
-from tests.model_src.networks.architectures.small_llava import SIDE, TEXT, llava_tokenizer, small_llava
+from prelim.generation.options import GenerationOptions
+from tests.model_src.generation.reference import generate_arguments, without_filling
+from tests.model_src.networks.architectures.imported_folder import pixel_values
+from tests.model_src.networks.architectures.small_llava import (
+    EOS_TOKEN,
+    PAD_TOKEN,
+    SIDE,
+    TEXT,
+    llava_tokenizer,
+    small_llava,
+)
 
 VISION: dict[str, Any] = {
     "hidden_size": 32,
@@ -69,3 +80,26 @@ def save_original(model: Any, folder: Path, **changes: Any) -> Path:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     llava_tokenizer().save(str(folder / "tokenizer.json"))
     return folder
+
+
+def ids_of_embeddings(
+    model: Any, folder: Path, image: bytes, texts: tuple[str, str], options: GenerationOptions
+) -> list[int]:
+    """Token ids by `generate` as LLaVA's code calls it: with embeddings, whose texts are encoded one by one.
+
+    folder : of the imported model, for its preprocessing
+    texts  : before and after the image
+    """
+    tokenizer, embed = llava_tokenizer(), model.get_input_embeddings()
+    first, rest = (tokenizer.encode(text, add_special_tokens=False).ids for text in texts)
+    with torch.inference_mode():
+        features = model.model.get_image_features(pixel_values(folder, [image])).pooler_output[0][None]
+        embeds = torch.cat([embed(torch.tensor([[1, *first]])), features, embed(torch.tensor([rest]))], dim=1)
+        if options.seed is not None:
+            torch.manual_seed(options.seed)
+        found = model.generate(
+            inputs_embeds=embeds,
+            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+            **generate_arguments(options),
+        )
+    return without_filling(found[0].tolist(), EOS_TOKEN, PAD_TOKEN)

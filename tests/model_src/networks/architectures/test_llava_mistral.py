@@ -10,10 +10,13 @@ from prelim.generation.options import GenerationOptions
 from prelim.networks.model_folder import read_network
 from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
-from tests.model_src.generation.reference import generate_arguments, without_filling
-from tests.model_src.networks.architectures.imported_folder import import_folder, pixel_values, serve
-from tests.model_src.networks.architectures.small_llava import EOS_TOKEN, PAD_TOKEN, SIDE, llava_tokenizer
-from tests.model_src.networks.architectures.small_llava_mistral import save_original, small_llava_mistral
+from tests.model_src.networks.architectures.imported_folder import import_folder, serve
+from tests.model_src.networks.architectures.small_llava import SIDE
+from tests.model_src.networks.architectures.small_llava_mistral import (
+    ids_of_embeddings,
+    save_original,
+    small_llava_mistral,
+)
 from tests.tiny_model import png
 
 PROMPT = "Is the heart enlarged?"
@@ -70,21 +73,7 @@ def test_served_reports_equal_generate(
 
     (report,) = generator.generate([ReportRequest(image=png(3), prompt=PROMPT, options=options)])
 
-    seen = pixel_values(folder, [png(3)])
-    tokenizer = llava_tokenizer()
-    texts = (tokenizer.encode(text, add_special_tokens=False).ids for text in ("[INST] ", f"\n{PROMPT} [/INST]"))
-    before, after = (torch.tensor([ids]) for ids in texts)
-    embed = original.get_input_embeddings()
-    if options.seed is not None:
-        torch.manual_seed(options.seed)
-    with torch.inference_mode():
-        image = original.model.get_image_features(seen).pooler_output[0][None]
-        embeds = torch.cat([embed(torch.tensor([[1]])), embed(before), image, embed(after)], dim=1)
-        found = original.generate(
-            inputs_embeds=embeds,
-            attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
-            **generate_arguments(options),
-        )
+    expected = ids_of_embeddings(original, folder, png(3), ("[INST] ", f"\n{PROMPT} [/INST]"), options)
     assert isinstance(report, Report)
-    assert list(report.token_ids) == without_filling(found[0].tolist(), EOS_TOKEN, PAD_TOKEN)
+    assert list(report.token_ids) == expected
     assert len({*report.token_ids}) >= 10

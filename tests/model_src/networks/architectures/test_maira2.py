@@ -20,6 +20,13 @@ from tests.tiny_model import png
 
 ASKED = "Provide a description of the findings in the radiology study in comparison to the prior frontal image."
 """The published question."""
+GROUNDED = (
+    f"{ASKED} Each finding should be described as a self-contained plain-text sentence. If the finding is groundable, "
+    "locate the finding in the current frontal chest X-ray image, with bounding boxes indicating all locations where "
+    "it can be seen in the current frontal image. Otherwise, generate just the ungrounded finding without bounding "
+    "boxes."
+)
+"""The published question for boxes; docs/import.md has it too."""
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +80,12 @@ CASES: list[tuple[tuple[str, ...], dict[str, str], dict[str, Any], list[str]]] =
     ),
     (
         ("frontal", "prior"),
-        {"technique": "PA.", "comparison": "None."},
+        {"technique": "PA.", "comparison": "None.", "prior_report": "FINDINGS: Clear.\nIMPRESSION: None."},
         {"no_repeat_ngram_size": 2},
         [
             "Given the current frontal image",
             " and the prior frontal image",
-            " PRIOR_REPORT: N/A %s INDICATION: N/A TECHNIQUE: PA. COMPARISON: None.",
+            " PRIOR_REPORT: FINDINGS: Clear. IMPRESSION: None. %s INDICATION: N/A TECHNIQUE: PA. COMPARISON: None.",
         ],
     ),
     (
@@ -111,9 +118,23 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
     assert min(len({*ids}) for ids in expected) >= 10
 
 
+def test_boxes_are_asked_for_by_the_prompt(original: Any, folder: Path, generator: ReportGenerator) -> None:
+    """In the place of the other question, with the same words around it; the docs have the sentence."""
+    options = GenerationOptions(max_new_tokens=20, min_new_tokens=20)
+    around = ["You are an assistant. USER: Given the current frontal image only"]
+    around += [f" {GROUNDED} INDICATION: N/A TECHNIQUE: N/A COMPARISON: N/A ASSISTANT: "]
+
+    (report,) = generator.generate([ReportRequest(image=png(5), prompt=GROUNDED, options=options)])
+
+    assert isinstance(report, Report)
+    assert [*report.token_ids] == originals_rows(original, pixel_values(folder, [png(5)]), around, options)[0]
+    docs = (Path(__file__).resolve().parents[4] / "docs" / "import.md").read_text(encoding="utf-8")
+    assert GROUNDED in " ".join(docs.split())
+
+
 def test_images_that_the_prompt_has_no_words_for(generator: ReportGenerator) -> None:
     """Several images need roles, and no others than the published ones."""
-    assert generator.accepts == ("indication", "technique", "comparison", "lateral", "prior")
+    assert generator.accepts == ("indication", "technique", "comparison", "prior_report", "lateral", "prior")
     (unnamed, named) = generator.generate(
         [ReportRequest(images=(png(0), png(1))), ReportRequest(images=(png(0),), context={"age": "64"})]
     )
