@@ -22,6 +22,7 @@ SHORT_encoder = --encoders mobilenet --rounds 2 --no-compile
 SHORT_serving = --models demo --rounds 1 --closed 10 --open 15
 SHORT_memory = --model models/demo --precision fp32 --rounds 1
 SHORT_agreement = models/demo --images 100
+SHORT_drafts = --decoders trained --epochs 1 --texts 8 --rounds 1
 TARGET ?= cpu
 BASE ?=
 BUNDLE ?= out/bundle
@@ -44,7 +45,7 @@ SOURCES = $(shell find handlers model_src export -name '*.py' -o -name '*.yaml' 
 # A PYTHONPATH must not affect the archive or the server.
 unexport PYTHONPATH
 
-.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-platforms test-hosts test-bulk test-faults fuzz-coverage soak overload test-exhaustive
+.PHONY: help install archive verify serve demo report loadtest bench bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk bench-drafts train-demo check-figures validate-data lint test test-fast fuzz mutate check clean FORCE start stop status format gateway web test-pacs test-gateway test-web locks image bundle sbom test-image test-deploy test-platforms test-hosts test-bulk test-faults fuzz-coverage soak overload test-exhaustive
 
 help:           ## list the targets
 	@sed -n 's/^\([a-z-]*\): .*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -137,14 +138,14 @@ report: $(INSTALLED)  ## request reports from a running server: make report IMAG
 loadtest: archive  ## one minute of HTTP and gRPC load on the demo archive; report in out/loadtest
 	$(BIN)/python -m loadtests.run --archive $(ARCHIVE)
 
-bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
+bench: bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk bench-drafts  ## all benchmarks, into out/bench; takes hours, with SHORT=1 minutes (BENCH=options)
 
 # One benchmark, on an otherwise idle machine; BENCH is passed to its command line.
 bench-decode: $(PEERS) $(LLAMA_CPP)
 bench-encoder: $(PEERS)
 bench-agreement: $(SMOLLM2)
 bench-bulk: archive
-bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk: bench-%: $(INSTALLED)
+bench-decode bench-encoder bench-serving bench-memory bench-agreement bench-bulk bench-drafts: bench-%: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$* --date $(shell date +%F) $(if $(SHORT),$(SHORT_$*)) $(BENCH)
 
 # Holds only for these data and this start; the recipe is used with others too.

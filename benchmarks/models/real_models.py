@@ -22,6 +22,8 @@ from prelim.networks.model_folder import read_model_folder
 DATA = ROOT.parent / "shared" / "data"
 """Data outside this project; without it there are other images and fewer prompts."""
 
+IU_REPORTS = DATA / "iu_xray" / "indiana_reports.csv"
+
 SMOLLM2 = "smollm2"
 """Name of SmolLM2 on the command line, instead of a model folder."""
 
@@ -45,7 +47,7 @@ def _smollm2(count: int, new_tokens: int) -> RealModel:
     """SmolLM2 with text only: an image of zero tokens at the end of the prompt."""
     decoder = smollm2.network()
     nothing = torch.empty(0, decoder.config.hidden_size)
-    ids = smollm2.prompts(DATA / "iu_xray" / "indiana_reports.csv")
+    ids = smollm2.prompts(IU_REPORTS)
     chosen = [ids[i * len(ids) // count] for i in range(count)] if count < len(ids) else ids
     prefixes = [Prefix(nothing, (*prompt, IMAGE)) for prompt in chosen]
     about = f"SmolLM2-135M-Instruct (dequantized from Q4_1), {len(prefixes)} prompts, up to {new_tokens} tokens each"

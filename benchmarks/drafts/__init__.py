@@ -1,0 +1,1 @@
+"""Benchmark of draft tokens from known reports."""
