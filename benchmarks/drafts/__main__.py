@@ -1,7 +1,8 @@
 """Time that draft tokens from known reports save in a decoder trained on report text.
 
-    python -m benchmarks.drafts                                        # docs/decisions/0061-draft-tokens.md
-    python -m benchmarks.drafts --epochs 1 --texts 8 --decoders trained    # a quick look
+    python -m benchmarks.drafts                                         # trains for some minutes, and measures for ten
+    python -m benchmarks.drafts --decoders biogpt --texts 16 --rounds 2    # docs/decisions/0061-draft-tokens.md
+    python -m benchmarks.drafts --decoders trained --epochs 1 --texts 8    # a quick look
 
 A small causal language model is trained on reports of IU X-Ray (../shared/data/iu_xray), with the tags of a study
 instead of an image, and kept in build/bench. It writes reports for studies it was not trained on, with the table of
@@ -31,7 +32,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.drafts.heavy_decoder import HeavyDecoder
-from benchmarks.drafts.report_model import Study, loss, read_studies, report_model
+from benchmarks.drafts.report_model import TaggedReport, loss, read_studies, report_model
 from benchmarks.drafts.table import markdown
 from benchmarks.drafts.turns import TOGETHER, DraftRow, StepCost, step_costs, take_turns, tokens_a_step
 from benchmarks.machine import ROOT, commit, describe_machine, show_turn
@@ -62,7 +63,7 @@ DECODERS = (TRAINED, "biogpt")
 NEW_TOKENS = 120
 
 
-def requests_of(network: TransformersLM, studies: Sequence[Study], mode: str) -> dict[str, DecodeRequest]:
+def requests_of(network: TransformersLM, studies: Sequence[TaggedReport], mode: str) -> dict[str, DecodeRequest]:
     """A request for each study, whose prompt is the tags; sampling is seeded."""
     nothing = torch.empty(0, network.config.hidden_size)
     found = {}
@@ -84,7 +85,11 @@ def build(name: str, network: TransformersLM, precision: str) -> tuple[Any, Any]
 
 
 def bench(
-    network: TransformersLM, studies: Sequence[Study], drafts: Drafts, kinds: Sequence[tuple[str, str]], rounds: int
+    network: TransformersLM,
+    studies: Sequence[TaggedReport],
+    drafts: Drafts,
+    kinds: Sequence[tuple[str, str]],
+    rounds: int,
 ) -> tuple[list[DraftRow], list[StepCost]]:
     """Measure all modes, one request at a time and several, and steps.
 
@@ -128,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.exit(f"{path} is missing; --reports and --tokenizer name files of IU X-Ray and BioGPT")
     with sign_of_life("reading the reports"):
         studies = read_studies(given.reports, given.tokenizer)
-    random.Random(0).shuffle(studies)  # noqa: S311 - which studies are left out is no secret
+    random.Random(0).shuffle(studies)  # noqa: S311 - the same studies are left out every time
     others, known = studies[:HELD_OUT], studies[HELD_OUT:]
     some = others[: given.texts]
     network = report_model(known, given.epochs, STORE)

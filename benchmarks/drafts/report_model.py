@@ -43,10 +43,10 @@ _WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
-class Study:
-    """Token ids of a study.
+class TaggedReport:
+    """Token ids of a study, whose tags replace the image here.
 
-    prompt : the tags, which replace the image here, and BOS
+    prompt : the tags, and BOS
     report : findings and impression, and EOS
     """
 
@@ -54,7 +54,7 @@ class Study:
     report: tuple[int, ...]
 
 
-def read_studies(table: Path, tokenizer: Path) -> list[Study]:
+def read_studies(table: Path, tokenizer: Path) -> list[TaggedReport]:
     """The studies in IU X-Ray's `indiana_reports.csv` that have tags, findings and impression.
 
     tokenizer : folder of BioGPT's tokenizer; the tokens that occur are numbered in the order of the table
@@ -72,11 +72,11 @@ def read_studies(table: Path, tokenizer: Path) -> list[Study]:
             tags, findings, impression = (row[name].strip() for name in ("MeSH", "findings", "impression"))
             if tags and findings and impression:
                 report = ids(f"{findings} {impression}", LONGEST_REPORT)
-                studies.append(Study((*ids(tags, LONGEST_TAGS), BOS), (*report, EOS)))
+                studies.append(TaggedReport((*ids(tags, LONGEST_TAGS), BOS), (*report, EOS)))
     return studies
 
 
-def loss(network: TransformersLM, studies: Sequence[Study]) -> Tensor:
+def loss(network: TransformersLM, studies: Sequence[TaggedReport]) -> Tensor:
     """Mean negative log-likelihood of the reports given the tags, in nats per token; a scalar."""
     texts = [torch.tensor([*study.prompt, *study.report[:-1]]) for study in studies]
     wanted = [torch.tensor([*[PADDING] * (len(study.prompt) - 1), *study.report]) for study in studies]
@@ -86,7 +86,7 @@ def loss(network: TransformersLM, studies: Sequence[Study]) -> Tensor:
     return nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PADDING)
 
 
-def report_model(studies: Sequence[Study], epochs: int, store: Path) -> TransformersLM:
+def report_model(studies: Sequence[TaggedReport], epochs: int, store: Path) -> TransformersLM:
     """The model trained on these reports; read from `store` if it is there, else trained and written to it."""
     described = json.dumps([SECTION, epochs, list(map(dataclasses.astuple, studies))])
     file = store / f"reports-{hashlib.sha256(described.encode()).hexdigest()[:8]}" / WEIGHTS
@@ -100,7 +100,7 @@ def report_model(studies: Sequence[Study], epochs: int, store: Path) -> Transfor
     return network.eval().requires_grad_(False)
 
 
-def _train(studies: Sequence[Study], epochs: int) -> TransformersLM:
+def _train(studies: Sequence[TaggedReport], epochs: int) -> TransformersLM:
     """Train a network, with products in bfloat16."""
     torch.manual_seed(0)
     network = TransformersLM(SECTION)
@@ -120,7 +120,7 @@ def _train(studies: Sequence[Study], epochs: int) -> TransformersLM:
     return network
 
 
-def _batches(studies: Sequence[Study]) -> Iterator[list[Study]]:
+def _batches(studies: Sequence[TaggedReport]) -> Iterator[list[TaggedReport]]:
     """The batches of an epoch in random order; reports of similar lengths are together, so there is little padding."""
     order = sorted(torch.randperm(len(studies)).tolist(), key=lambda i: len(studies[i].report))
     for first in torch.randperm(-(-len(order) // _BATCH)).tolist():

@@ -18,9 +18,9 @@ def markdown(record: Mapping[str, Any], rows: Sequence[DraftRow], costs: Sequenc
         f"Date: {record['date'] or 'not given'}; commit: {record['commit'] or 'unknown'}; torch "
         f"{record['versions']['torch']}; {record['machine']['cpu']}",
         "",
-        f"A model was trained on {record['studies']} reports for {record['epochs']} epochs; a token of others takes "
-        f"{record['loss']:.2f} nats. The table of its reports has {record['entries']} entries; with it, a decoder that "
-        f"wrote {record['held_out']} others word by word would write {record['radiologists']:.2f} tokens a step.",
+        f"A model was trained on {record['studies']} reports for {record['epochs']} epochs; held-out reports have "
+        f"{record['loss']:.2f} nats a token. The table of draft tokens has {record['entries']} entries; with it, a "
+        f"decoder that wrote {record['held_out']} of them would write {record['radiologists']:.2f} tokens a step.",
         "",
         "| decoder | precision | | together | texts (different) | tokens a step, without drafts | with "
         "| drafts accepted | time without / with | same bits |",

@@ -28,7 +28,7 @@ STEP_ROUNDS = 40
 
 
 @dataclass(frozen=True)
-class Run:
+class Decoded:
     """All requests, decoded.
 
     written            : the sequences of each request, with their log-probabilities
@@ -44,7 +44,7 @@ class Run:
     accepted: int
 
 
-def decode(decoder: Any, requests: Mapping[str, DecodeRequest], together: int, drafts: Drafts | None) -> Run:
+def decode(decoder: Any, requests: Mapping[str, DecodeRequest], together: int, drafts: Drafts | None) -> Decoded:
     """Decode requests in one thread; as soon as one of `together` ends, the next one enters."""
     engine: Engine[DecodeRequest] = Engine(
         decoder, slots=together, eos_token_ids=[EOS], pad_token_id=PAD, detokenize=str, drafts=drafts, threads=1
@@ -56,7 +56,7 @@ def decode(decoder: Any, requests: Mapping[str, DecodeRequest], together: int, d
         ended |= engine.step()
         steps += 1
     seconds = time.process_time() - began
-    return Run({name: ended[name].hypotheses for name in requests}, steps, seconds, *engine.take_draft_counts())
+    return Decoded({name: ended[name].hypotheses for name in requests}, steps, seconds, *engine.take_draft_counts())
 
 
 @dataclass(frozen=True)

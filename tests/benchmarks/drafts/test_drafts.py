@@ -15,8 +15,8 @@ from benchmarks.drafts import __main__ as command
 from benchmarks.drafts import report_model as training
 from benchmarks.drafts import turns
 from benchmarks.drafts.heavy_decoder import HeavyDecoder
-from benchmarks.drafts.report_model import Study, loss, read_studies, report_model
-from benchmarks.drafts.turns import Run, decode, tokens_a_step
+from benchmarks.drafts.report_model import TaggedReport, loss, read_studies, report_model
+from benchmarks.drafts.turns import Decoded, decode, tokens_a_step
 from benchmarks.models.shapes import BOS, EOS, PAD, SHAPES, Shape
 from prelim.generation.drafts import count_drafts
 from prelim.networks.trained_decoder import build_decoder, serving_decoder
@@ -24,7 +24,7 @@ from prelim.networks.trained_decoder import build_decoder, serving_decoder
 # Of the sizes in tests/model_src/generation/test_batch_invariance.py, so that kernels are compiled once.
 TINY = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 192}
 LARGER = Shape("biogpt", {**SHAPES["biogpt"].section, **TINY, "vocab_size": 400, "max_position_embeddings": 128})
-STUDIES = [Study((10 + i % 3, BOS), (20, 21, 22, 23, 30 + i, 24, EOS)) for i in range(12)]
+STUDIES = [TaggedReport((10 + i % 3, BOS), (20, 21, 22, 23, 30 + i, 24, EOS)) for i in range(12)]
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +59,12 @@ def test_studies_have_tags_findings_and_impression(data: list[str]) -> None:
 
     b, last_a, a, last_b = range(max(BOS, PAD, EOS) + 1, max(BOS, PAD, EOS) + 5)
     assert len(studies) == 9
-    assert studies[2] == Study((a, last_b, BOS), (b, last_a, a, last_b, b, a, last_a, EOS))
+    assert studies[2] == TaggedReport((a, last_b, BOS), (b, last_a, a, last_b, b, a, last_a, EOS))
 
 
 def test_an_epoch_reads_each_study_once() -> None:
     """In batches of similar lengths, whose order is random."""
-    studies = [Study((BOS,), (7,) * (1 + i % 41)) for i in range(70)]
+    studies = [TaggedReport((BOS,), (7,) * (1 + i % 41)) for i in range(70)]
 
     batches = list(training._batches(studies))
 
@@ -77,7 +77,7 @@ def test_an_epoch_reads_each_study_once() -> None:
 def test_loss_counts_the_report_only() -> None:
     """Padding and the tags add nothing: the loss of two studies is the mean over their tokens."""
     network = report_model(STUDIES, 1, command.STORE)
-    pair = [STUDIES[0], Study((11, 12, BOS), (20, 21, EOS))]
+    pair = [STUDIES[0], TaggedReport((11, 12, BOS), (20, 21, EOS))]
 
     alone = [loss(network, [study]) * len(study.report) for study in pair]
 
@@ -102,7 +102,7 @@ def test_the_command(data: list[str], tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     assert capsys.readouterr().out.strip() == (tmp_path / "drafts.md").read_text(encoding="utf-8").strip()
 
-    def differing(*arguments: Any) -> Run:
+    def differing(*arguments: Any) -> Decoded:
         return replace(decode(*arguments), written={}) if arguments[-1] is not None else decode(*arguments)
 
     monkeypatch.setattr(training, "_train", None)
@@ -123,7 +123,7 @@ def test_a_heavy_decoder_writes_the_texts_of_the_small_one() -> None:
         assert tokens_of(decode(heavy, requests, 2, drafts)) == own
 
 
-def tokens_of(run: Run) -> Mapping[str, tuple[int, ...]]:
+def tokens_of(run: Decoded) -> Mapping[str, tuple[int, ...]]:
     """Of each request."""
     return {name: written[0].token_ids for name, written in run.written.items()}
 
