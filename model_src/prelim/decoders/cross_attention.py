@@ -204,7 +204,7 @@ class CrossAttentionState:
 class CrossAttentionDecoder(nn.Module):
     """Token and position embeddings, the layers, and the projection to the vocabulary.
 
-    compiled       : replaces everything after the embeddings in `step`, where there is one (see `pack`)
+    compiled       : replaces everything after looking up words in `step`, where there is one (see `pack`)
     not_compiled   : why there is none
     step_attending : makes the attention of `step` from its mask
     """
@@ -356,8 +356,10 @@ class CrossAttentionDecoder(nn.Module):
     ) -> Tensor:
         """Logits of the next token, shape (slots, rows, vocab_size); see `Decoder.step`."""
         if self.compiled is not None:
-            x, blank = self._embed(token_ids, positions)
-            return self.compiled(x, blank, mask, places.layers, places.columns, state.images, places.slots)
+            words = self.token_embedding.words(token_ids)
+            return self.compiled(
+                words, token_ids, positions, mask, places.layers, places.columns, state.images, places.slots
+            )
         return self.logits(
             self.hidden_states(token_ids, positions, state.image(places.slots), places, self.step_attending(mask))
         )

@@ -144,6 +144,10 @@ class PackedTokenEmbedding(nn.Module):
         embeddings: Tensor = self.table(token_ids)
         return embeddings
 
+    def words(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the table."""
+        return self.table.words(token_ids)
+
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return self.product()(hidden)
@@ -280,6 +284,8 @@ def _cross_attention_step(decoder: CrossAttentionDecoder) -> Any:
     norms = [norm for layer in stack for norm in (layer.norm1, layer.norm2, layer.norm3)]
     norms = [norms[0], *norms] if decoder.norm is None else [*norms, decoder.norm]
     return CrossAttentionStep(
+        positions=decoder.position_embedding,
+        embedding_norm=None if decoder.embedding_norm is None else _both(decoder.embedding_norm),
         layers=[tuple(products[i : i + 6]) for i in range(0, 6 * c.layers, 6)],
         norms=torch.stack([_both(norm) for norm in norms]),
         head=None if decoder.lm_hidden is None else products[-1],
@@ -289,6 +295,8 @@ def _cross_attention_step(decoder: CrossAttentionDecoder) -> Any:
         heads=c.heads,
         head_width=inner // c.heads,
         activation=c.activation,
+        blank=c.pad_token_id if c.blank_padding else None,
+        embedding_scale=c.embedding_scale,
         pre_norm=c.pre_norm,
         feedforward_relu=c.feedforward_relu,
         eps=c.norm_eps,

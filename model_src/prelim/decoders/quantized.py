@@ -146,6 +146,10 @@ class Int8Embedding(nn.Module):
         """Embeddings, shape (..., width)."""
         return self.rows(token_ids).to(self.dtype)
 
+    def words(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """As `TokenEmbedding.words`: a table of these tokens alone."""
+        return self(token_ids.flatten()), torch.arange(token_ids.numel()).view_as(token_ids)
+
     def rows(self, token_ids: Tensor | slice) -> Tensor:
         """Embeddings, shape (..., width), in float32."""
         return _restored(self.integers(self.weight[token_ids]), self.scale[token_ids])

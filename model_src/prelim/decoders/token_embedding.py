@@ -23,6 +23,10 @@ class TokenEmbedding(nn.Embedding):
     def __init__(self, vocab_size: int, width: int) -> None:
         super().__init__(vocab_size, width, _weight=draw_weights(vocab_size, width))
 
+    def words(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """A table of embeddings, shape (words, width), and which of them each token has, in the shape of the tokens."""
+        return self.weight, token_ids
+
     def scores(self, hidden: Tensor) -> Tensor:
         """Scores of all tokens, shape (..., vocab_size), for hidden states of shape (..., width)."""
         return linear(hidden, self.weight)

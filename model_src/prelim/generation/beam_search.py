@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from ctypes import c_float
 from itertools import takewhile
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from prelim.generation.logits import LogitsFilter
 from prelim.generation.options import GenerationOptions
 from prelim.generation.selection import NextTokens, no_token_left
 
-_NEVER = float(np.float32(-1.0e37))
+_NEVER = c_float(-1.0e37).value
 """Added to a score so that it is never chosen; finite, so that sums of scores stay finite.
 
 `generate` adds -1e9, which small temperatures and negative length penalties take real scores below: the empty
@@ -24,8 +24,7 @@ sequences that it starts from then win. The bounds of `GenerationOptions` keep r
 """
 
 
-@dataclass(frozen=True)
-class _Beam:
+class _Beam(NamedTuple):
     """A sequence that competes.
 
     tokens   : that were generated
@@ -80,7 +79,7 @@ class BeamSearch:
         """Choose the next tokens; see `TokenSelection.advance`."""
         chosen = self._draw(found) if isinstance(found, Tensor) else found
         each = zip(chosen.parents, chosen.tokens, chosen.scores, chosen.logprobs, strict=True)
-        candidates = [self._running[parent].add(token, *numbers) for parent, token, *numbers in each]
+        candidates = [self._running[parent].add(token, score, logprob) for parent, token, score, logprob in each]
         complete = [self._stop_rule.completes(candidate.tokens) for candidate in candidates]
         self._finish(candidates, complete)
         # Complete ones only where nothing else is left; those that are equally good stay in their order.
@@ -169,5 +168,4 @@ class BeamSearch:
 
 def _divide(score: float, divisor: float) -> float:
     """In float32, where what never wins may become minus infinity."""
-    with np.errstate(over="ignore"):
-        return float(np.float32(score) / np.float32(divisor))
+    return c_float(score / c_float(divisor).value).value

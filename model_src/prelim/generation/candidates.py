@@ -1,7 +1,7 @@
 """The most likely continuations of requests: all that token selection has to know of the logits, unless it draws."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -9,26 +9,24 @@ from prelim.errors import RequestError
 from prelim.generation.logits import LogitsFilter
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What token selection wants to know of the next logits of a request.
 
-    count     : how many continuations, of all rows together
+    number    : of continuations, of all rows together
     scores    : of each row, what the log-probabilities of its tokens are added to; None: a single row's logits compete
     processed : what changes the scores first
     history   : the tokens of each row so far, the decoder's start token included; read where `processed` needs it
     generated : how many of them were generated
     """
 
-    count: int
+    number: int
     scores: Sequence[float] | None
     processed: LogitsFilter
     history: Callable[[], list[list[int]]]
     generated: int
 
 
-@dataclass(frozen=True)
-class Candidates:
+class Candidates(NamedTuple):
     """Continuations, best first.
 
     scores   : of each, minus infinity where fewer tokens are allowed than were wanted

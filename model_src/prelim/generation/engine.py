@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice, takewhile
+from itertools import chain, islice, repeat, takewhile
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -317,20 +317,18 @@ class Engine(Generic[Request]):
         running, device = self._running, self._decoder.device
         rows, drafts = [len(request.tokens) for request in running], [request.drafts for request in running]
         most = max(rows)
-        token_ids = np.full((len(running), most), self._pad_token_id)
-        positions = np.empty((len(running), most), dtype=np.int64)
-        for i, (request, own) in enumerate(zip(running, drafts, strict=True)):
-            token_ids[i, : rows[i]] = request.tokens
-            positions[i] = request.position + np.minimum(np.arange(most), own)
+        tokens = [[*request.tokens, *repeat(self._pad_token_id, most - len(request.tokens))] for request in running]
+        positions = [[request.position + min(row, request.drafts) for row in range(most)] for request in running]
+        read = np.array([tokens, positions])
         self._columns.split(drafts)
         columns = self._columns.assign(rows)
         self._state.cache.reserve(len(running), self._columns.total)
         hidden = self._decoder.hidden_from_all
-        own_tokens = np.ones(token_ids.shape, dtype=np.bool_) if hidden is None else token_ids != hidden
+        own_tokens = np.ones(columns.shape, dtype=np.bool_) if hidden is None else read[0] != hidden
         mask = self._columns.look_at(columns, own_tokens, drafts)
-        where, *read = (torch.from_numpy(array).to(device) for array in (columns, token_ids, positions, mask))
+        where, (token_ids, positions), seen = (torch.from_numpy(array).to(device) for array in (columns, read, mask))
         places = self._state.cache.places(slice(0, len(running)), where, mask.shape[-1])
-        return self._decoder.step(self._state, places, *read)
+        return self._decoder.step(self._state, places, token_ids, positions, seen)
 
     def _choose(self, first: int, logits: Tensor) -> None:
         """Choose the next tokens of the requests from slot `first` on, and release those that end.

@@ -28,7 +28,7 @@ def _compiled() -> Finder:
         return ScoredRows(
             logits,
             processed.forbid(logits),
-            wanted.count,
+            wanted.number,
             wanted.scores,
             wanted.history() if processed.reads_history else (),
             processed.penalty,

@@ -65,7 +65,7 @@ def _edit(vocab_size: int, wanted: Wanted) -> _Edit:
     nothing = torch.zeros(len(scores), vocab_size)
     limited = processed.forbid(nothing)
     return _Edit(
-        wanted.count,
+        wanted.number,
         scores,
         wanted.scores is not None,
         seen,

@@ -4,9 +4,9 @@ A row is read twice, for its largest logit and for the sum of the exponentials, 
 lanes. All sums have one order, whatever the processor, the number of threads and the neighbors.
 """
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import carray, cfunc, from_dtype, njit, types
@@ -30,13 +30,12 @@ _ARGUMENTS = np.dtype(
 )
 
 
-@dataclass(frozen=True)
-class ScoredRows:
+class ScoredRows(NamedTuple):
     """What to look for in the logits of one request.
 
     logits  : Tensor of float32, shape (beams, vocab_size), contiguous
     allowed : the same with minus infinity for tokens that are not allowed; may be `logits`
-    count   : how many continuations to find
+    number  : of continuations to find
     scores  : of each row, what the log-probabilities of its tokens are added to; None: logits are compared
     history : what each row has so far, all of one length; needed for the next two
     penalty : of tokens in it, as `repetition_penalty` of `GenerationOptions`
@@ -46,7 +45,7 @@ class ScoredRows:
 
     logits: Tensor
     allowed: Tensor
-    count: int
+    number: int
     scores: Sequence[float] | None
     history: Sequence[Sequence[int]] = ()
     penalty: float = 1.0
@@ -254,7 +253,7 @@ def continuations(asked: Sequence[ScoredRows]) -> list[Found]:
     Best first, tokens of smaller numbers first among equal ones.
     """
     beams = [rows.logits.shape[0] for rows in asked]
-    count, total, most = len(asked), sum(beams), max(rows.count for rows in asked)
+    count, total, most = len(asked), sum(beams), max(rows.number for rows in asked)
     table: list[int] = []
     owners: list[int] = []
     lists: list[int] = []
@@ -262,7 +261,7 @@ def continuations(asked: Sequence[ScoredRows]) -> list[Found]:
     begin, longest = len(_FIELDS) * count + total, 1
     for i, (rows, own) in enumerate(zip(asked, beams, strict=True)):
         bans, length, at = len(rows.banned), len(rows.history[0]) if rows.history else 0, begin + len(lists)
-        table += rows.logits.data_ptr(), rows.allowed.data_ptr(), len(owners), own, rows.count, rows.scores is not None
+        table += rows.logits.data_ptr(), rows.allowed.data_ptr(), len(owners), own, rows.number, rows.scores is not None
         table += at, bans, at + bans, length, rows.ngram
         owners += [i] * own
         scores += [0.0] * own if rows.scores is None else rows.scores
@@ -270,14 +269,14 @@ def continuations(asked: Sequence[ScoredRows]) -> list[Found]:
         for row in rows.history:
             lists += row
         longest = max(longest, bans + 2 * length)
-    integers = np.array([*table, *owners, *lists])
-    numbers = np.array([*(rows.penalty for rows in asked), *scores])
+    integers = array("q", (*table, *owners, *lists))
+    numbers = array("d", (*(rows.penalty for rows in asked), *scores))
     results = np.empty(count * 5 * most + total * (1 + 2 * most))
-    sizes = count, total, asked[0].logits.shape[1], most, longest
-    arguments = np.array([*sizes, *(array.ctypes.data for array in (integers, numbers, results))])
-    team.run(_continuations(), arguments.ctypes.data)
+    addresses = integers.buffer_info()[0], numbers.buffer_info()[0], results.ctypes.data
+    arguments = array("q", (count, total, asked[0].logits.shape[1], most, longest, *addresses))
+    team.run(_continuations(), arguments.buffer_info()[0])
     found: list[Found] = []
     for rows, one in zip(asked, results[: count * 5 * most].reshape(count, 5, most).tolist(), strict=True):
-        best, parents, tokens, logprobs = (row[: rows.count] for row in one[:4])
+        best, parents, tokens, logprobs = (row[: rows.number] for row in one[:4])
         found.append((best, [int(row) for row in parents], [int(token) for token in tokens], logprobs, bool(one[4][0])))
     return found

@@ -4,6 +4,7 @@ As in `causal_lm_step`, every thread works on its share of each phase, and betwe
 """
 
 import itertools
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from prelim.kernels.step_parts import (
     Activation,
     activate,
     attend,
+    embed,
     normalize_head,
     part_product,
     settle,
@@ -30,14 +32,17 @@ from prelim.kernels.step_parts import (
 _barrier = team.barrier
 
 _SIZES = ("layers", "width", "heads", "head_width", "head_hidden")
-_FLAGS = ("pre_norm", "feedforward_relu", "head_norm")
+_FLAGS = ("pre_norm", "feedforward_relu", "head_norm", "embedding_norm")
 _INPUTS = ("width_inputs", "inner_inputs", "vocab_inputs")
-_FIXED = (*_SIZES, *_FLAGS, *_INPUTS, "norms", "head_norms", "matrices")
-_CALL = ("first_slot", "slots", "rows", "length", "columns", "tokens")
-_TENSORS = ("x", "places", "mask", "seen", "keys_values", "logits")
-_ROOM = ("blank", "y", "part", "qkv", "gathered", "wide", "scored", "values", "scales", "corrections")
+_TABLES = ("added", "embedding_norms", "norms", "head_norms", "matrices")
+_FIXED = (*_SIZES, *_FLAGS, *_INPUTS, "blank", "max_positions", *_TABLES)
+_CALL = ("first_slot", "slots", "rows", "length", "columns", "tokens", "all_words")
+_TENSORS = ("words", "word_ids", "token_ids", "positions", "places", "mask", "logits")
+_ROOM = ("x", "y", "part", "qkv", "gathered", "wide", "scored", "values", "scales", "corrections")
 _ARGUMENTS = np.dtype(
-    [("eps", np.float32), *((name, np.int64) for name in (*_FIXED, *_CALL, *_TENSORS, *_ROOM))], align=True
+    [(name, np.float32) for name in ("eps", "embedding_scale")]
+    + [(name, np.int64) for name in (*_FIXED, *_CALL, *_TENSORS, *_ROOM)],
+    align=True,
 )
 
 QKV, TEXT_OUT, QUERY, IMAGE_OUT, UP, DOWN = range(6)
@@ -47,14 +52,20 @@ QKV, TEXT_OUT, QUERY, IMAGE_OUT, UP, DOWN = range(6)
 @kernel
 def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached, activation: Activation) -> Any:
     product, score_tokens = part_product(numbers), part_product(vocab_numbers)
-    attend_to, activated = attend(cached), activate(activation)
+    embedded, attend_to, activated = embed(cached), attend(cached), activate(activation)
+    size = _ARGUMENTS.itemsize
 
     @cfunc(types.void(types.CPointer(from_dtype(_ARGUMENTS))))
     def step(pointer):
-        a = carray(pointer, 1)[0]
+        arguments = carray(pointer, 1)
+        a = arguments[0]
         last = 6 * a.layers
         matrices = carray(address(a.matrices), (last + 2, 4), np.int64)
-        keys_values = carray(address(a.keys_values), (a.layers, 4), np.int64)
+        # After the arguments: of each layer the addresses of keys and values, of the text and then of the images.
+        keys_values = carray(address(arguments.ctypes.data + size), (a.layers, 4), np.int64)
+        mask = carray(address(a.mask), (a.slots * a.rows, a.length), np.bool_)
+        everywhere = np.ones((1, a.tokens), np.bool_)
+        embedded(a)
         settle(a, 0)
         _barrier()
         for number in range(last + 1 if a.head_hidden else last):
@@ -65,11 +76,11 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached, activation: 
                 activated(a, matrices[number, 3], a.wide if number < last else a.scored, matrices[number + 1, 2])
             _barrier()
             if kind in (QKV, QUERY):
-                text = kind == QKV
-                at = 0 if text else 2
-                kv, columns = keys_values[number // 6], a.columns if text else a.tokens
-                length, mask = a.length if text else a.tokens, a.mask if text else a.seen
-                attend_to(a, kv[at], kv[at + 1], columns, length, mask, text)
+                kv = keys_values[number // 6]
+                if kind == QKV:
+                    attend_to(a, kv[0], kv[1], a.columns, mask, True)
+                else:
+                    attend_to(a, kv[2], kv[3], a.tokens, everywhere, False)
                 _barrier()
             elif kind != UP:
                 settle(a, (number + 1) // 2)
@@ -85,6 +96,8 @@ def _step(numbers: Numbers, vocab_numbers: Numbers, cached: Cached, activation: 
 class CrossAttentionStep:
     """The step of one decoder.
 
+    positions        : Tensor, shape (max_positions, width): what is added to the embedding of a word
+    embedding_norm   : Tensor, shape (2, width): weights and biases of the norm of these sums, if there is one
     layers           : six products of every layer: of self-attention before and after, of cross-attention before (its
                        queries alone) and after, and the two of the feed-forward
     norms            : Tensor, shape (3 * layers + 1, 2, width): weights and biases in the order in which they are
@@ -94,12 +107,15 @@ class CrossAttentionStep:
     vocabulary       : the product that scores tokens
     vocab_bias       : Tensor, shape (vocab_size,), in place of the product's
     activation       : one of ACTIVATIONS
-    feedforward_relu : as in `CrossAttentionConfig`
+    blank            : token without an embedding, whose queries get the mean of what they may look at; None: no token
+    embedding_scale, feedforward_relu : as in `CrossAttentionConfig`
     """
 
     def __init__(
         self,
         *,
+        positions: Tensor,
+        embedding_norm: Tensor | None,
         layers: list[tuple[Product, ...]],
         norms: Tensor,
         head: Product | None,
@@ -109,6 +125,8 @@ class CrossAttentionStep:
         heads: int,
         head_width: int,
         activation: str,
+        blank: int | None,
+        embedding_scale: float,
         pre_norm: bool,
         feedforward_relu: bool,
         eps: float,
@@ -116,17 +134,18 @@ class CrossAttentionStep:
         products = [*sum(layers, ()), vocabulary if head is None else head, vocabulary]
         (qkv, out, _, _, up, down), *_ = layers
         head_hidden = 0 if head is None else head.outputs
-        self._numbers, self._vocabulary, self._width = (qkv.numbers, vocabulary.numbers), vocabulary, norms.shape[2]
+        self._numbers, self._outputs, width = (qkv.numbers, vocabulary.numbers), vocabulary.outputs, norms.shape[2]
         self._activation = ACTIVATIONS[activation]
         matrices = np.array([(p.weights, p.bias.data_ptr(), p.inputs, p.outputs) for p in products], np.int64)
         bias = vocabulary.bias if vocab_bias is None else vocab_bias.float().contiguous()
         matrices[-1, 1] = bias.data_ptr()
-        tables = norms.float().contiguous(), norms if head_norm is None else head_norm.float().contiguous(), bias
-        self._held = products, matrices, tables
+        given = positions, embedding_norm, norms, head_norm
+        tables = [torch.empty(0) if table is None else table.float().contiguous() for table in given]
+        self._held = products, matrices, tables, bias
         deepest = max(product.inputs for product in products)
         # Numbers of 4 bytes for each row.
         room = (
-            *(1, qkv.inputs, max(up.outputs, self._width, head_hidden)),
+            *(width, qkv.inputs, max(up.outputs, width, head_hidden)),
             *(qkv.outputs, out.inputs, down.inputs, vocabulary.inputs),
             *(deepest, deepest // GROUP, deepest // GROUP),
         )
@@ -134,30 +153,33 @@ class CrossAttentionStep:
         self._kernels: dict[torch.dtype, Kernel] = {}
         fixed = {
             "layers": len(layers),
-            "width": self._width,
+            "width": width,
             "heads": heads,
             "head_width": head_width,
             "head_hidden": head_hidden,
             "pre_norm": pre_norm,
             "feedforward_relu": feedforward_relu,
             "head_norm": head_norm is not None,
+            "embedding_norm": embedding_norm is not None,
             "width_inputs": qkv.inputs,
             "inner_inputs": out.inputs,
             "vocab_inputs": vocabulary.inputs,
-            "norms": tables[0].data_ptr(),
-            "head_norms": tables[1].data_ptr(),
-            "matrices": matrices.ctypes.data,
+            # No token has a negative id.
+            "blank": -1 if blank is None else blank,
+            "max_positions": len(positions),
+            **dict(zip(_TABLES, (*(table.data_ptr() for table in tables), matrices.ctypes.data), strict=True)),
         }
         arguments = np.zeros(1, _ARGUMENTS)
-        arguments["eps"] = eps
+        arguments["eps"], arguments["embedding_scale"] = eps, embedding_scale
         for name in _FIXED:
             arguments[name] = fixed[name]
-        self._fixed = arguments.view(np.int64)
+        self._fixed: list[int] = arguments.view(np.int64)[: 1 + len(_FIXED)].tolist()
 
     def __call__(
         self,
-        x: Tensor,
-        blank: Tensor | None,
+        words: tuple[Tensor, Tensor],
+        token_ids: Tensor,
+        positions: Tensor,
         mask: Tensor,
         caches: Sequence[Tensor],
         columns: Tensor,
@@ -166,40 +188,38 @@ class CrossAttentionStep:
     ) -> Tensor:
         """Scores of all tokens, shape (slots, rows, vocab_size).
 
-        x       : Tensor, shape (slots, rows, width), what the first layer reads; the step changes it
-        blank   : Tensor of bool, shape (slots, rows), True for rows that get the mean of what they may look at
-        mask    : Tensor of bool, shape (slots, 1, rows, length)
-        caches  : of every layer, shape (2, all slots, heads, all columns, head_width)
-        columns : Tensor of int64, shape (slots, rows): where the keys and values of these tokens go
-        images  : keys and values of every layer, each of shape (all slots, heads, tokens, head_width)
-        slots   : those of cache and images that take part
+        words     : a table of embeddings, shape (words, width), and which of them each token has, shape (slots, rows)
+        token_ids : Tensor of int64, shape (slots, rows)
+        positions : of the same shape
+        mask      : Tensor of bool, shape (slots, 1, rows, length)
+        caches    : of every layer, shape (2, all slots, heads, all columns, head_width)
+        columns   : Tensor of int64, shape (slots, rows): where the keys and values of these tokens go
+        images    : keys and values of every layer, each of shape (all slots, heads, tokens, head_width)
+        slots     : those of cache and images that take part
         """
-        count, rows, _ = x.shape
-        (image_keys, _), *_ = images
-        cache, *_ = caches
-        total, tokens = count * rows, image_keys.shape[2]
-        seen = torch.ones(total, tokens, dtype=torch.bool)
-        held = x.float().contiguous(), columns.contiguous(), mask.contiguous(), seen
-        logits = torch.empty(count, rows, self._vocabulary.outputs)
-        # Inputs that no output precedes are zero, and so are the part before the first one and rows that are not blank.
-        room = torch.zeros(total * self._starts[-1])
-        if blank is not None:
-            room.view(torch.bool)[:total] = blank.flatten()
-        first = room.data_ptr()
-        addresses: list[int] = []
+        (count, rows), (cache, *_), ((image_keys, _), *_) = token_ids.shape, caches, images
+        table, word_ids = words
+        table = table.to(cache.dtype)
+        held = [tensor.contiguous() for tensor in (table, word_ids, token_ids, positions, columns, mask)]
+        logits = torch.empty(count, rows, self._outputs)
+        # Inputs that no output precedes are zero, and so is the part before the first one.
+        room = torch.zeros(count * rows * self._starts[-1])
+        first, half = room.data_ptr(), cache.nbytes // 2
+        keys_values: list[int] = []
         for text, (keys, values) in zip(caches, images, strict=True):
             at = text.data_ptr()
-            addresses += [at, at + text.nbytes // 2, keys.data_ptr(), values.data_ptr()]
-        keys_values = np.array(addresses, np.int64)
-        call = slots.start, count, rows, mask.shape[-1], cache.shape[3], tokens
-        arguments = self._fixed.copy()
-        arguments[1 + len(_FIXED) :] = [
-            *call,
-            *(tensor.data_ptr() for tensor in held),
-            *(keys_values.ctypes.data, logits.data_ptr()),
-            *(first + 4 * total * start for start in self._starts[:-1]),
-        ]
-        team.run(self._kernel(cache.dtype), arguments.ctypes.data)
+            keys_values += at, at + half, keys.data_ptr(), values.data_ptr()
+        arguments = array(
+            "q",
+            [
+                *self._fixed,
+                *(slots.start, count, rows, mask.shape[3], cache.shape[3], image_keys.shape[2], len(table)),
+                *(tensor.data_ptr() for tensor in (*held, logits)),
+                *(first + 4 * count * rows * start for start in self._starts[:-1]),
+                *keys_values,
+            ],
+        )
+        team.run(self._kernel(cache.dtype), arguments.buffer_info()[0])
         return logits
 
     def _kernel(self, dtype: torch.dtype) -> Kernel:

@@ -41,6 +41,12 @@ def matrix(at, rows, columns):
     return carray(address(at), (rows, columns), np.float32)
 
 
+@njit
+def integers(at, count):
+    """So many integers at an address."""
+    return carray(address(at), (count,), np.int64)
+
+
 @cache
 def part_product(numbers: Numbers) -> Any:
     """A function for numba: rows, stored as they are multiplied, times a matrix."""
@@ -109,6 +115,39 @@ def activate(activation: Activation) -> Any:
     return activated
 
 
+@cache
+def embed(cached: Cached) -> Any:
+    """A function for numba: what the first layer reads, of the calling thread's share of the rows."""
+    read, write, dtype = cached.read, cached.write, cached.dtype
+
+    # Without liberties, and rounded after each operation, as PyTorch does it.
+    @njit(error_model="numpy")
+    def embedded(a):
+        """The rows `x`; words and positions that no table has become NaN."""
+        rows, width = a.slots * a.rows, a.width
+        x, norm = matrix(a.x, rows, width), matrix(a.embedding_norms, 2, width)
+        words, added = carray(address(a.words), (a.all_words, width), dtype), matrix(a.added, a.max_positions, width)
+        word_ids, token_ids = integers(a.word_ids, rows), integers(a.token_ids, rows)
+        positions = integers(a.positions, rows)
+        first, last = share(rows)
+        for row in range(first, last):
+            word, position = word_ids[row], positions[row]
+            if not (0 <= word < a.all_words and 0 <= position < a.max_positions):
+                x[row] = np.float32(np.nan)
+                continue
+            for j in range(width):
+                scaled = read(write(read(words[word, j]) * a.embedding_scale))
+                x[row, j] = read(write(scaled + added[position, j]))
+            if a.embedding_norm:
+                layer_norm(x[row], norm[0], norm[1], a.eps, x[row])
+                for j in range(width):
+                    x[row, j] = read(write(x[row, j]))
+            if token_ids[row] == a.blank:
+                x[row] = np.float32(0)
+
+    return embedded
+
+
 @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
 def settle(a, done):
     """Add what a part of a layer gave to the rows `x`, and write what the next part reads to `y`.
@@ -149,20 +188,19 @@ def attend(cached: Cached) -> Any:
     write, dtype, gather_row = cached.write, cached.dtype, gather(cached)
 
     @njit(fastmath=FINITE_OR_NOT, error_model="numpy")
-    def attending(a, keys_at, values_at, columns, length, mask_at, text):
+    def attending(a, keys_at, values_at, columns, mask, text):
         """Attention of `qkv` into `gathered`.
 
         keys_at, values_at : addresses, shape (slots, heads, columns, head_width)
-        mask_at            : address, shape (slots, rows, length), of bool
+        mask               : shape (rows of all slots, length), of bool, or (1, length) for all of them
         text               : a row's keys and values follow its queries, and are written first
         """
         width, inner = a.head_width, a.heads * a.head_width
         pitch = 3 * inner if text else inner
         shape = (a.first_slot + a.slots, a.heads, columns, width)
         all_keys, all_values = carray(address(keys_at), shape, dtype), carray(address(values_at), shape, dtype)
-        count = a.slots * a.rows
-        mask = carray(address(mask_at), (count, length), np.bool_)
-        blank, places = carray(address(a.blank), (count,), np.bool_), carray(address(a.places), (count,), np.int64)
+        count, (masks, length) = a.slots * a.rows, mask.shape
+        token_ids, places = integers(a.token_ids, count), integers(a.places, count)
         room = np.empty(length, np.int32), np.empty(length, np.float32)
         first, last = share(a.slots * a.heads)
         for unit in range(first, last):
@@ -177,10 +215,10 @@ def attend(cached: Cached) -> Any:
                         values[places[row], j] = write(new[0, inner + j])
             for row in rows:
                 query = matrix(a.qkv + 4 * (row * pitch + head * width), 1, width)
-                if blank[row]:
+                if token_ids[row] == a.blank:
                     # Zeros score everything alike.
                     query[:] = np.float32(0)
                 out = matrix(a.gathered + 4 * (row * a.inner_inputs + head * width), 1, width)
-                gather_row(query, keys, values, mask[row], room, out)
+                gather_row(query, keys, values, mask[row % masks], room, out)
 
     return attending

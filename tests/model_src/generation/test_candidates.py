@@ -84,9 +84,9 @@ def test_candidates_are_those_of_each_request_alone(vocab_size: int, compiled: b
         assert isinstance(ours, Candidates)
         assert torch.equal(logits, kept)
         scores, raw = processed_by_filters(logits, wanted)
-        best = scores.flatten().topk(wanted.count)
+        best = scores.flatten().topk(wanted.number)
         assert ours.scores == pytest.approx(best.values.tolist(), abs=2e-6)
-        assert len(ours.tokens) == len(ours.parents) == len(ours.logprobs) == wanted.count
+        assert len(ours.tokens) == len(ours.parents) == len(ours.logprobs) == wanted.number
         assert ours.logprobs == pytest.approx(raw[ours.parents, ours.tokens].tolist(), abs=2e-6)
         # Where scores are apart, tokens are the same.
         apart = [i for i, score in enumerate(ours.scores) if is_alone(score, i, ours.scores)]

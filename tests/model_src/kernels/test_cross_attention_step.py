@@ -151,6 +151,35 @@ def test_what_is_not_finite_reaches_the_logits_of_its_request() -> None:
     assert got[1].isnan().all()
 
 
+@pytest.mark.parametrize("given", ["token_ids", "positions"])
+@pytest.mark.parametrize("beyond", [-1, 10**9])
+def test_what_no_table_has_makes_its_row_nan(given: str, beyond: int) -> None:
+    """A word or a position beyond the tables is never read, and the other request is as it was."""
+    network = decoder("torch")
+    pack(network)
+    batch = Batch(network.config, 2, 2, 7)
+    wanted, _ = batch.step(network, [0, 1])
+    numbers = getattr(batch, given).clone()
+    numbers[1] = beyond
+    setattr(batch, given, numbers)
+    got, _ = batch.step(network, [0, 1])
+    assert torch.equal(got[0], wanted[0])
+    assert got[1].isnan().all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8", "nf4"])
+@pytest.mark.parametrize("kind", ["torch", "keras"])
+def test_embeddings_have_the_bits_of_those_of_other_steps(kind: str, precision: str) -> None:
+    """What the first layer stores of each row is a product of its embedding alone, in the step and in the layers."""
+    network = decoder(kind, precision)
+    pack(network)
+    batch = Batch(network.config, 2, 3, 7)
+    _, (of_step, *_) = batch.step(network, [0, 1])
+    network.compiled = None
+    _, (of_layers, *_) = batch.step(network, [0, 1])
+    assert torch.equal(of_step, of_layers)
+
+
 def test_integers_of_odd_widths() -> None:
     """Their last groups are filled with zeros."""
     if not fits(torch.zeros(1, GROUP, dtype=torch.int8)):
