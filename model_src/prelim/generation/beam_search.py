@@ -167,5 +167,5 @@ class BeamSearch:
 
 
 def _divide(score: float, divisor: float) -> float:
-    """In float32, where what never wins may become minus infinity."""
+    """The quotient of float32, to which that of double precision rounds; what never wins may become minus infinity."""
     return c_float(score / c_float(divisor).value).value
