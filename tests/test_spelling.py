@@ -27,6 +27,8 @@ QUOTED = {
     # Words of reports and of prompts.
     "model_src/prelim/labels/rules.py": {"artefact"},
     "benchmarks/models/smollm2.py": {"colour", "summarise"},
+    # Titles of papers.
+    "model_src/prelim/networks/architectures/llava_rad.py": {"towards"},
     # Names of shared files.
     "tests/model_src/images/dicom/test_strangers.py": {"grey"},
 }
