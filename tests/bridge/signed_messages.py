@@ -20,7 +20,7 @@ def oru(
     for number, value in header:
         msh[number - 1] = value
     obr = ["OBR", "1", placer, accession, "36643-5^Chest^LN", *[""] * 17, at, "", "", status]
-    lines = [msh, ["PID", "1", "", "4711^^^H", "", "Doe^Jane"], obr]
+    lines = [msh, ["PID", "1", "", "P-4711^^^H", "", "Doe^Jane"], obr]
     lines += [
         ["OBX", str(number), "TX", observation, "", text, *[""] * 5, status]
         for number, text in enumerate(texts or (EFFUSION,), start=1)

@@ -116,4 +116,4 @@ def test_every_message_has_an_answer_that_can_be_read(message: bytes) -> None:
     assert str(answer.segment("MSA")[1]) == "AE"
     assert str(answer.segment("MSA")[2]) == ("77" if b"|77|" in message else "")
     assert str(answer.segment("MSA")[3]) == "no_identifier"
-    assert b"4711" not in acknowledge(message, "AE")
+    assert b"P-4711" not in acknowledge(message, "AE")
