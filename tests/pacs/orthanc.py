@@ -86,7 +86,12 @@ class Orthanc:
         """Stop as an administrator does."""
         if self._process is not None:
             os.kill(self._process.pid, signal.SIGTERM)
-            self._process.wait(60)
+            try:
+                self._process.wait(60)
+            except subprocess.TimeoutExpired:
+                # After outages it waits for its own jobs, now and then for minutes.
+                self._process.kill()
+                self._process.wait()
             self._process = None
 
     def get(self, path: str, **parameters: str) -> Any:
