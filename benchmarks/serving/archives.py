@@ -74,6 +74,7 @@ IMAGES = 16
 DYNAMIC = {"continuousBatching": False}
 _SECTION = SHAPES["biogpt"].section
 EIGHT_BITS = EncoderConfig(precision="int8", connector="int8")
+IN_OPENVINO = replace(EIGHT_BITS, runtime="openvino")
 
 SUBJECTS = {
     # System 0 with a fifth of its parameters: encoder, connector and decoder are reduced about equally.
@@ -115,6 +116,7 @@ SUBJECTS = {
         24,
         (
             Candidate("int8 encoder, int8_dynamic decoder", "chosen", "int8_dynamic", {}, encoder=EIGHT_BITS),
+            Candidate("the encoder in OpenVINO", "openvino", "int8_dynamic", {}, encoder=IN_OPENVINO),
             Candidate("fp32, the default", "exact", "fp32", {}),
             Candidate("plain, batch 1, bf16", "plain", "bfloat16", None, batch_size=1),
         ),
