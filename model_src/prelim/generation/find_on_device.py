@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from prelim.errors import RequestError
 from prelim.generation.candidates import Asked, Candidates, Wanted
@@ -54,14 +55,13 @@ class _Edit:
 def _edit(vocab_size: int, wanted: Wanted) -> _Edit:
     processed = wanted.processed
     scores = np.array([0.0] if wanted.scores is None else wanted.scores, np.float32)
-    starts = np.arange(len(scores))[:, None] * vocab_size
-    seen, forbidden = starts[:0, 0], [(starts + np.array(processed.banned(wanted.generated), np.int64)).ravel()]
+    each = np.arange(len(scores))[:, None]
+    seen, forbidden = each[:0, 0], [_places(each, np.array(processed.banned(wanted.generated), np.int64), vocab_size)]
     if processed.reads_history:
         history = np.array(wanted.history(), np.int64)
         if processed.penalty != 1.0:
-            seen = (starts + history).ravel()
-        row, following = _repeating(history, processed.ngram)
-        forbidden.append(starts[row, 0] + following)
+            seen = _places(each, history, vocab_size)
+        forbidden.append(_places(*_repeating(history, processed.ngram), vocab_size))
     nothing = torch.zeros(len(scores), vocab_size)
     limited = processed.forbid(nothing)
     return _Edit(
@@ -73,6 +73,11 @@ def _edit(vocab_size: int, wanted: Wanted) -> _Edit:
         np.concatenate(forbidden),
         None if limited is nothing else limited.isneginf().numpy(),
     )
+
+
+def _places(rows: np.ndarray, tokens: np.ndarray, vocab_size: int) -> np.ndarray:
+    """Places of tokens in the flattened rows, without those that no row has: they would be a neighbor's."""
+    return (rows * vocab_size + tokens)[np.broadcast_to((tokens >= 0) & (tokens < vocab_size), (rows * tokens).shape)]
 
 
 def _repeating(history: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -94,12 +99,13 @@ def _find(logits: Sequence[Tensor], edits: Sequence[_Edit]) -> list[Candidates]:
     count = max(edit.count for edit in edits)
     values, tokens = largest(_competing(x, raw, changes) + scores[:, None], min(count, x.shape[1]))
 
-    # From here on a row for each request; where it has fewer than the widest, minus infinity.
+    # Now a row for each request, with minus infinity where it has fewer rows than the widest, or fewer than it wants.
     width = values.shape[1]
-    values = torch.cat([values, values.new_full((1, width), -torch.inf)])[own].flatten(1)
-    tokens = torch.cat([tokens, tokens.new_zeros(1, width)])[own].flatten(1)
-    best, order = largest(values, min(count, values.shape[1]))
-    parents, chosen = order // width, tokens.gather(1, order)
+    room = (0, max(0, count - width * own.shape[1]))
+    values = pad(torch.cat([values, values.new_full((1, width), -torch.inf)])[own].flatten(1), room, value=-torch.inf)
+    tokens = pad(torch.cat([tokens, tokens.new_zeros(1, width)])[own].flatten(1), room)
+    best, order = largest(values, count)
+    parents, chosen = (order // width).clamp(max=own.shape[1] - 1), tokens.gather(1, order)
     logprobs = raw[own.gather(1, parents).clamp(max=len(raw) - 1), chosen]
     numbers = torch.stack([numbers.double() for numbers in (best, parents, chosen, logprobs)], dim=1)
 

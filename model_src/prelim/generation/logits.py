@@ -120,7 +120,7 @@ def top_p(scores: Tensor, p: float, keep: int) -> Tensor:
 
 
 _PLACES = 2**32
-"""More than there are places in a row, which share an integer of 64 bits with what is there."""
+"""More than a row has places. A place and the score there share an integer of 64 bits."""
 
 
 def largest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

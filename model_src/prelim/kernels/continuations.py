@@ -198,6 +198,9 @@ def _merge(request, scores, tokens, place, results):
                 winner < 0 or scores[beam, place[beam]] > scores[winner, place[winner]]
             ):
                 winner = beam
+        if winner < 0:  # More are wanted than all rows have.
+            results[0, i], results[1, i], results[2, i] = -np.inf, 0, 0
+            continue
         results[0, i], results[1, i], results[2, i] = (
             scores[winner, place[winner]],
             winner,
@@ -277,6 +280,7 @@ def continuations(asked: Sequence[ScoredRows]) -> list[Found]:
     team.run(_continuations(), arguments.buffer_info()[0])
     found: list[Found] = []
     for rows, one in zip(asked, results[: count * 5 * most].reshape(count, 5, most).tolist(), strict=True):
-        best, parents, tokens, logprobs = (row[: rows.number] for row in one[:4])
-        found.append((best, [int(row) for row in parents], [int(token) for token in tokens], logprobs, bool(one[4][0])))
+        finite = bool(one[4][0])
+        best, parents, tokens, logprobs = (row[: rows.number if finite else 0] for row in one[:4])
+        found.append((best, [int(row) for row in parents], [int(token) for token in tokens], logprobs, finite))
     return found

@@ -17,6 +17,7 @@ from prelim.generation.find_on_device import to_device
 from prelim.generation.logits import LogitsFilter
 from prelim.generation.options import GenerationOptions
 
+BEAMS = GenerationOptions(num_beams=2)
 WAYS = pytest.mark.parametrize(
     "compiled",
     [
@@ -151,6 +152,29 @@ def test_where_fewer_are_allowed_than_wanted(compiled: bool) -> None:
     assert isinstance(found, Candidates)
     assert sorted(zip(found.parents[:4], found.tokens[:4], strict=True)) == [(0, 4), (0, 7), (1, 4), (1, 7)]
     assert found.scores[4:] == [-math.inf, -math.inf]
+
+
+@WAYS
+def test_where_more_are_wanted_than_there_are(compiled: bool) -> None:
+    """All of them, and then minus infinity: a vocabulary of two tokens that both end the text."""
+    logits, processed = torch.tensor([[1.0, 2.0], [4.0, 3.0]]), LogitsFilter(BEAMS, torch.tensor([0, 1]))
+    one, six = Wanted(1, [0.0, 0.0], processed, lambda: [[], []], 0), Wanted(6, [0.0, -9.0], processed, list, 0)
+    _, found = finder(compiled=compiled)([(logits, one), (logits, six)])
+    assert isinstance(found, Candidates)
+    assert list(zip(found.parents, found.tokens, strict=True))[:4] == [(0, 1), (0, 0), (1, 0), (1, 1)]
+    assert found.scores[4:] == [-math.inf, -math.inf]
+
+
+@WAYS
+def test_tokens_that_are_not_in_the_vocabulary_concern_nobody(compiled: bool) -> None:
+    """In the history or among the ends of a request; its neighbor's first places would be next."""
+    options = GenerationOptions(min_new_tokens=5, repetition_penalty=2.0, no_repeat_ngram_size=1)
+    beyond = Wanted(1, None, LogitsFilter(options, torch.tensor([12])), lambda: [[11, -3]], 0)
+    neighbor = Wanted(1, None, LogitsFilter(GenerationOptions(), torch.tensor([3])), lambda: [[0]], 0)
+    logits = torch.arange(10.0)[None], torch.arange(10.0, 0, -1)[None]
+    for order in ((0, 1), (1, 0)):
+        found = finder(compiled=compiled)([((logits[i]), (beyond, neighbor)[i]) for i in order])
+        assert [one.tokens for one in found if isinstance(one, Candidates)] == [[(9, 0)[i]] for i in order]
 
 
 class Watched(TorchDispatchMode):

@@ -119,7 +119,7 @@ def test_served_reports_equal_generate(original: Any, folder: Path, generator: R
 
 
 def test_boxes_are_asked_for_by_the_prompt(original: Any, folder: Path, generator: ReportGenerator) -> None:
-    """In the place of the other question, with the same words around it; the docs have the sentence."""
+    """It replaces the other question, with the same words around it; the docs have the sentence."""
     options = GenerationOptions(max_new_tokens=20, min_new_tokens=20)
     around = ["You are an assistant. USER: Given the current frontal image only"]
     around += [f" {GROUNDED} INDICATION: N/A TECHNIQUE: N/A COMPARISON: N/A ASSISTANT: "]
