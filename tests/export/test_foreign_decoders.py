@@ -279,6 +279,9 @@ VARIANTS = {
     "another model's config": Variant(
         saved("llama", {"num_hidden_layers": 3}), refused="num_hidden_layers = 3, but the .* 2"
     ),
+    "layers as a text": Variant(
+        saved("llama", {"num_hidden_layers": "2"}), refused="num_hidden_layers = '2', but the weights have 2:"
+    ),
     "heads that do not fit": Variant(
         saved("llama", {"num_attention_heads": 5, "head_dim": None}), refused="num_attention_heads is 5"
     ),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.plan import footprint_of, plan
+from prelim.networks.architectures import ARCHITECTURES
 from prelim.networks.machine import Machine
 
 TABLE = Path(__file__).resolve().parents[2] / "docs" / "import.md"
@@ -35,3 +36,13 @@ def test_table_has_the_systems_of_transformers() -> None:
     """Each with the command that imports it."""
     systems = {"encoder_decoder", "blip", "llava", "maira2", "llava_mistral", "llava_rad", "gemma3", "qwen2_5_vl"}
     assert {row[0] for row in ROWS} == systems
+
+
+@pytest.mark.parametrize("system", ARCHITECTURES)
+def test_every_system_has_a_plan_in_its_published_size(system: str) -> None:
+    """As the help offers, without any file; a report is as long as its decoder has positions for."""
+    config, needs = footprint_of([], system, "fp32")
+
+    assert needs.encoder > 0
+    assert needs.decoder > 0
+    assert 0 < needs.tokens <= config.decoder.get("max_positions", needs.tokens)

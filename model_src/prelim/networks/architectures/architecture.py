@@ -55,7 +55,8 @@ class Published:
     base_types  : `model_type` of a language model that adapters were trained for: its config.json is not read, because
                  that of the whole has its settings
     whole_config : config.json describes the whole system, not only its decoder
-    size       : sections `vision`, `connector` and `decoder` in the published size, to list the keys of a missing part
+    size       : sections `vision`, `connector` and `decoder` in the published size, and others that depend on them and
+                 are not in `defaults`, to list the keys of a missing part and for `export.plan`
     theirs     : (pattern, replacement) pairs that convert our keys to published ones, for messages
     layout     : converts the checkpoint's tensors to ours if they are transposed, split or to be joined
     tokenizer  : kind of the tokenizer, see export.tokenizers.read

@@ -93,7 +93,7 @@ def decoder_section(
     for name in _VISIBLE:
         if config.get(name, visible[name]) != visible[name]:
             raise ArchiveError(
-                f"config.json has {name} = {config[name]}, but the weights have {visible[name]}: they are from "
+                f"config.json has {name} = {config[name]!r}, but the weights have {visible[name]!r}: they are from "
                 "different models; give the config.json of this decoder"
             )
     section = {"kind": "transformers", "vocab_size": vocab_size, **visible}

@@ -242,6 +242,8 @@ ARCHITECTURE = Architecture(
                 "head_hidden": 1024,
                 "max_positions": 159,
             },
+            "preprocess": PREPROCESS,
+            "generation": {"max_new_tokens": 159},
         },
         model_types=("keras",),
         whole_config=True,
