@@ -24,7 +24,7 @@ from prelim.archive.model_config import ModelConfig
 from prelim.decoders.decoder import Decoder, expand_images
 from prelim.encoding.image_encoder import ImageEncoder
 from prelim.encoding.report_request import PendingReport, ReportRequest
-from prelim.errors import ArchiveError, InputError, InvalidOption, RequestError
+from prelim.errors import ArchiveError, InvalidOption, RequestError
 from prelim.generation.columns import DEFAULT_COLUMNS, columns_needed
 from prelim.generation.confidence import DISTANCE, Confidence, read_confidence
 from prelim.generation.constraint import Constraints
@@ -225,18 +225,21 @@ class ReportGenerator:
     def generate(self, requests: Sequence[ReportRequest]) -> list[Report | RequestError]:
         """Reports for all requests, in their order. A request that fails has its error instead of a report.
 
-        Raises RuntimeError while requests of `add` have not ended, whose reports it would take from `step`.
+        Raises RuntimeError while requests of `add` have not ended, whose reports it would take from `step`. After an
+        exception no request is left.
         """
         if self.active:
             raise RuntimeError(f"{len(self.active)} requests have not ended; use add and step for all, or generate")
         done: dict[str, Report | RequestError] = {}
-        for index, request in enumerate(requests):
-            try:
-                self.add(f"{index}", request)
-            except InputError as error:
-                done[f"{index}"] = error
-        while len(done) < len(requests):
-            done.update(self.step())
+        try:
+            for index, request in enumerate(requests):
+                if error := isolate(partial(self.add, f"{index}", request)):
+                    done[f"{index}"] = error
+            while len(done) < len(requests):
+                done.update(self.step())
+        except BaseException:
+            self.reset()
+            raise
         return [done[f"{index}"] for index in range(len(requests))]
 
     def new_text(self, request_id: str) -> str:

@@ -15,7 +15,15 @@ from torch import Tensor
 
 from prelim.archive.archive import load_tokenizer, read_archive
 from prelim.encoding.onnx_session import OnnxSession
-from prelim.errors import ArchiveError, InputError, InvalidOption, NonFiniteOutput, NotAnImage, UnreadableInput
+from prelim.errors import (
+    ArchiveError,
+    InputError,
+    InternalError,
+    InvalidOption,
+    NonFiniteOutput,
+    NotAnImage,
+    UnreadableInput,
+)
 from prelim.generation.options import GenerationOptions
 from prelim.images.preprocess import preprocess, preprocess_image
 from prelim.images.radiograph import read_radiograph
@@ -116,6 +124,63 @@ def test_broken_file_leaves_its_neighbors_unchanged(generator: ReportGenerator) 
 
         assert isinstance(answers.pop(place), NotAnImage)
         assert [report.token_ids for report in answers] == expected
+
+
+BAD: list[tuple[str, Any]] = [
+    *((name, value) for name in ("prompt", "messages", "roles", "options", "context") for value in (5, b"x", "\ud800")),
+    ("prompt", ["x"]),
+    ("messages", (5,)),
+    ("messages", ({"role": "user"},)),
+    ("messages", ({"role": "user", "content": 5},)),
+    ("messages", ({"role": "user", "content": "\ud800"},)),
+    ("roles", (5,)),
+    ("roles", ([],)),
+    ("context", {5: "x"}),
+    ("context", {"age": 10**5000}),
+    ("context", {"indication": "\ud800"}),
+    ("image_features", "x"),
+    ("image_features", [[1], [1, 2]]),
+    ("image_features", [object()]),
+]
+
+
+def test_bad_value_of_a_field_leaves_its_neighbors_unchanged(generator: ReportGenerator) -> None:
+    """Each fails alone, by its own error, and the generator works afterwards."""
+    good = ReportRequest(image=png(0), options=GenerationOptions(max_new_tokens=3))
+    expected = one(generator, good).token_ids
+    fields = [{"image": None if name == "image_features" else png(1), name: value} for name, value in BAD]
+
+    answers = generator.generate([good, *(ReportRequest(**given) for given in fields), good])
+
+    assert [answers[0].token_ids, answers[-1].token_ids] == 2 * [expected]
+    for (name, value), error in zip(BAD, answers[1:-1], strict=True):
+        at_fault = [*value] if name == "context" and isinstance(value, dict) and "age" in value else [name]
+        assert isinstance(error, InputError), (name, type(value), error.__cause__)
+        assert name in ("context", "image_features") or error.field in at_fault
+    assert not generator.active
+
+
+@pytest.mark.parametrize("failing", ["check", "in_order"])
+def test_what_raises_while_a_request_is_prepared_ends_it_alone(
+    generator: ReportGenerator, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Also what no check foresees; an interruption ends all, and leaves none behind."""
+    bad, good = ReportRequest(image=png(1), prompt="bad"), ReportRequest(image=png(0))
+    usual, raised = getattr(ReportRequest, failing), [RuntimeError("unforeseen")]
+
+    def fail(request: ReportRequest, *given: Any) -> Any:
+        if request is bad:
+            raise raised[0]
+        return usual(request, *given)
+
+    monkeypatch.setattr(ReportRequest, failing, fail)
+    report, error = generator.generate([good, bad])
+    assert isinstance(report, Report)
+    assert isinstance(error, InternalError)
+    raised[0] = KeyboardInterrupt()  # type: ignore[call-overload]
+    with pytest.raises(KeyboardInterrupt):
+        generator.generate([good, bad])
+    assert one(generator, good).token_ids == report.token_ids
 
 
 def test_features_stand_for_the_image(generator: ReportGenerator, tiny_archive: Path) -> None:

@@ -229,7 +229,10 @@ class ImageEncoder:
 
     def _check(self, image_features: Array) -> Array:
         """The client's image_features, if they have the shape that the vision encoder gives."""
-        given = np.asarray(image_features)
+        try:
+            given = np.asarray(image_features)
+        except ValueError as error:
+            raise InvalidOption("image_features is not an array: its rows differ in length") from error
         if given.dtype.kind not in "iuf":
             raise InvalidOption(f"image_features has values of type {given.dtype}; they must be numbers")
         with np.errstate(over="ignore"):  # becomes infinite, which is refused

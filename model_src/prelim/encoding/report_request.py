@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
-from prelim.errors import UnreadableInput
+from prelim.errors import InvalidOption, UnreadableInput
 from prelim.generation.clinical_context import read_context
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.image_roles import check_roles
@@ -55,6 +55,8 @@ class ReportRequest:
     return_image: bool = False
 
     def __post_init__(self) -> None:
+        if self.images is not None and not isinstance(self.images, Sequence):
+            raise UnreadableInput(f"images is of type {type(self.images).__name__}; give a tuple of files' bytes")
         for image in (self.image,) if self.images is None else self.images:
             if image is not None and not isinstance(image, bytes):
                 raise UnreadableInput(f"an image is of type {type(image).__name__}; give the bytes of its file")
@@ -64,7 +66,8 @@ class ReportRequest:
 
         sent : the ways in which an image can be sent, for the message
 
-        Raises InvalidOption for roles that do not fit the images, and for a context that cannot be read.
+        Raises InvalidOption for roles that do not fit the images, a context that cannot be read, and a prompt, messages
+        or options of another type.
         """
         ways = [name for name in ("image", "images", "image_features") if getattr(self, name) is not None][:2]
         if not ways or self.image == b"" or self.images == ():
@@ -73,6 +76,17 @@ class ReportRequest:
             raise UnreadableInput(f"{' and '.join(ways)} are both given; send one of them")
         if self.prompt is not None and self.messages is not None:
             raise UnreadableInput("prompt and messages are both given; send one of them")
+        if self.prompt is not None:
+            _check_text("prompt", self.prompt)
+        for message in _texts("messages", self.messages):
+            if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+                raise InvalidOption('messages must be a list of {"role": text, "content": text}', "messages")
+            for value in message.values():
+                _check_text("messages", value)
+        if self.options is not None and not isinstance(self.options, GenerationOptions):
+            raise InvalidOption(f"options is of type {type(self.options).__name__}; give GenerationOptions", "options")
+        for role in _texts("roles", self.roles):
+            _check_text("roles", role)
         if self.roles is not None:
             check_roles(self.roles, self.num_images)
         read_context(self.context)
@@ -94,6 +108,21 @@ class ReportRequest:
     def num_images(self) -> int:
         """How many images the model reads for it."""
         return 1 if self.images is None else len(self.images)
+
+
+def _texts(name: str, value: Any) -> Sequence[Any]:
+    """The entries of a field that is a list, none if it is not given. Raises InvalidOption."""
+    if value is not None and (isinstance(value, str | bytes) or not isinstance(value, Sequence)):
+        raise InvalidOption(f"{name} is of type {type(value).__name__}; it must be a list", name)
+    return value or ()
+
+
+def _check_text(name: str, value: Any) -> None:
+    """Raise InvalidOption, which never repeats the value, unless it is a text that tokenizers read."""
+    if not isinstance(value, str):
+        raise InvalidOption(f"{name} has a value of type {type(value).__name__}; it must be a text", name)
+    if not value.isascii() and value != value.encode(errors="replace").decode():
+        raise InvalidOption(f"{name} has half of a surrogate pair", name)
 
 
 @dataclass(eq=False)

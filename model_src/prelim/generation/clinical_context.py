@@ -51,7 +51,8 @@ def _text(name: str, value: Any, most: int = MAX_CONTEXT_CHARACTERS) -> str:
 
 def _age(name: str, value: Any) -> str:
     """Whole years."""
-    digits = f"{value}".strip() if isinstance(value, str | int) and not isinstance(value, bool) else "?"
+    number = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_AGE
+    digits = f"{value}".strip() if number or isinstance(value, str) else "?"
     if not digits:
         return ""
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= 3 and int(digits) <= MAX_AGE):
