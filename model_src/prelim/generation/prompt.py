@@ -145,9 +145,12 @@ class Prompter:
         first, rest = self._encode(before, begins=True), [self._encode(text) for text in others]
         length = sum(map(len, (first, *rest)))
         if length > c.max_tokens:
+            said = {"messages": "".join(m["content"] for m in messages)} if messages else {"prompt": prompt or ""}
+            longest = max((said | dict(context)).items(), key=lambda field: len(field[1]))[0]
             raise TooLarge(
-                f"the prompt takes {length} tokens; this model reads at most {c.max_tokens}; shorten it",
-                "messages" if messages else "prompt",
+                f"the prompt takes {length} tokens; this model reads at most {c.max_tokens}; shorten "
+                + ("it" if longest == "prompt" else f"{longest}, which is part of it"),
+                longest,
             )
         ids = [*(() if c.bos_token_id is None else (c.bos_token_id,)), *first]
         for text in rest[:-1]:

@@ -81,7 +81,12 @@ def test_only_what_is_listed_is_sent(make_bench: Callable[..., Bench], wanted: t
     ("words", "status", "kind", "message"),
     [
         ("fever ### Doctor", 400, "InvalidOption", "indication has the text '###', which separates turns here"),
-        ("発熱" * 400, 413, "TooLarge", "the prompt takes 2412 tokens; this model reads at most 512; shorten it"),
+        (
+            "発熱" * 400,
+            413,
+            "TooLarge",
+            "the prompt takes 2412 tokens; this model reads at most 512; shorten indication, which is part of it",
+        ),
     ],
 )
 def test_words_that_the_server_does_not_take_do_not_cost_the_draft(

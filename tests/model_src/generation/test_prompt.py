@@ -109,6 +109,20 @@ def test_prior_report_stands_after_the_prior_image() -> None:
     assert " Before: Clear." in show(Prompter(accepting, characters()).ids("So?", None, 1, {"prior_report": "Clear."}))
 
 
+def test_too_long_a_prompt_names_the_field_to_shorten() -> None:
+    """The longest that was sent; all are parts of the prompt."""
+    accepting = dataclasses.replace(ACCEPTING, views={}, max_tokens=40)
+    for prompt, messages, said, field in (
+        ("a" * 50, None, {"indication": "b"}, "prompt"),
+        ("a", None, {"indication": "b" * 50}, "indication"),
+        (None, None, {"indication": "b" * 50, "age": "64"}, "indication"),
+        (None, [{"role": "user", "content": "a" * 50}], {"indication": "b"}, "messages"),
+    ):
+        with pytest.raises(TooLarge, match="reads at most 40; shorten " + ("it$" if field == "prompt" else field)) as r:
+            Prompter(accepting, characters()).ids(prompt, messages, 1, said)
+        assert r.value.field == field
+
+
 @pytest.mark.parametrize(
     "views",
     [
