@@ -203,12 +203,14 @@ def convert_weights(
     keep_adapter : keep low-rank adapters separate instead of merging them
     returns      : the weights, and additions to the section `decoder` of model.yaml
 
-    Raises ArchiveError as `merge_adapters` and `keep_adapters` do, and for the difference of two models.
+    Raises ArchiveError as `merge_adapters` and `keep_adapters` do, for the difference of two models, and for a system
+    of a base model and an adapter without the adapter.
     """
     tensors = select_adapter(gathered.tensors, facts)
     weights, ignored = our_weights(published, tensors, facts.config)
     _check_delta(weights)
     layers = adapted_layers(weights)
+    _check_adapter(published, layers, facts)
     settings = AdapterSettings(
         gathered.adapter_config,
         facts,
@@ -233,6 +235,16 @@ def convert_weights(
         )
     record.ignore(ignored)
     return weights, added
+
+
+def _check_adapter(published: Published, layers: Sequence[str], facts: Facts) -> None:
+    """Raise ArchiveError if only the base model of a system is there: its weights are complete without the adapter."""
+    if published.base_types and not layers and not facts.value("adapter.merged", False, stored=False):
+        raise ArchiveError(
+            "the adapter is missing, and without it the language model is only its base; give the folder with "
+            "adapter_model.bin and adapter_config.json as well, or --set adapter.merged=true if the language model "
+            "that is given has it merged"
+        )
 
 
 def _check_delta(weights: Weights) -> None:

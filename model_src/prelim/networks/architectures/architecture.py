@@ -52,8 +52,8 @@ class Published:
                  them, inferred from the shapes of the checkpoint under our keys, and from `Facts`
     structure  : properties of the network that neither shapes nor options show, for the model card
     model_types : allowed `model_type` of a config.json
-    base_types  : `model_type` of a language model that adapters were trained for: its config.json is not read, because
-                 that of the whole has its settings
+    base_types  : `model_type` of a language model that adapters were trained for, which the import asks for: its
+                 config.json is not read, because that of the whole has its settings
     whole_config : config.json describes the whole system, not only its decoder
     size       : sections `vision`, `connector` and `decoder` in the published size, and others that depend on them and
                  are not in `defaults`, to list the keys of a missing part and for `export.plan`

@@ -120,6 +120,32 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
         import_checkpoint("llava_rad", [adapter, others, base], None, tmp_path / "model", "small")
 
 
+@pytest.mark.parametrize("with_config", [True, False])
+def test_without_its_adapter_it_is_refused(with_config: bool, tmp_path: Path) -> None:
+    """Vicuna alone is a whole language model, and another one."""
+    adapter, *rest = SmallLlavaRad().save(tmp_path)
+    given = [adapter / "config.json", *rest] if with_config else rest
+
+    with pytest.raises(ArchiveError, match=r"adapter is missing.* adapter_model\.bin and adapter_config\.json"):
+        import_checkpoint("llava_rad", given, None, tmp_path / "model", "small")
+
+
+def test_merged_weights_are_imported_if_they_are_said_to_be(tmp_path: Path) -> None:
+    """Nothing in them shows it."""
+    original = SmallLlavaRad()
+    adapter, *rest = original.save(tmp_path)
+    merged = {f"model.{key}": value for key, value in original.whole.model.language_model.state_dict().items()}
+    merged["lm_head.weight"] = original.whole.lm_head.weight.detach()
+    torch.save(merged, tmp_path / "merged.bin")
+    given, options = [adapter / "config.json", *rest[:2], tmp_path / "merged.bin"], {"adapter.merged": True}
+    import_checkpoint("llava_rad", given, None, tmp_path / "model", "small", options=options)
+
+    network, ids = read_network(tmp_path / "model")[1], torch.arange(3, 15)[None]
+    with torch.inference_mode():
+        logits = network.decoder.logits(network.decoder.body(input_ids=ids).last_hidden_state)
+        assert (logits - original.whole(input_ids=ids).logits).abs().max() <= 1e-5
+
+
 def test_published_size() -> None:
     """37 x 37 patches of a ViT-B/14 without its last layer."""
     vision = ARCHITECTURE.published.size["vision"]
