@@ -77,6 +77,42 @@ def test_documents_that_terms_ask_for_are_missing_until_they_are_there(
     assert missing_documents(license_name, tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    ("license_name", "terms"),
+    [
+        *((name, "Gemma Terms of Use") for name in ("gemma", "Gemma", "Gemma license", "gemma_terms_of_use")),
+        *((name, "limit to research") for name in ("research-only", "for research use only", "Research Purposes Only")),
+        *((name, "limit to research") for name in ("academic use only", "solely for research")),
+        *((name, "limit to non-commercial use") for name in ("non-commercial", "Noncommercial", "CC_BY_NC 4.0")),
+        *(
+            (name, "limit to non-commercial use")
+            for name in ("cc-by-nc-sa-4.0", "CC BY-ND-NC 1.0", "no commercial use")
+        ),
+        ("Creative Commons Attribution-NonCommercial 4.0", "limit to non-commercial use"),
+        ("llama_2", "Llama 2 Community License"),
+        ("HAI_DEF", "Health AI Developer Foundations Terms of Use"),
+    ],
+)
+def test_terms_are_known_by_usual_names(license_name: str, terms: str) -> None:
+    """Whoever writes --license does not write the whole title, nor as a README does."""
+    assert [known.name for known in find_terms(license_name)] == [terms]
+    if terms.startswith("limit"):
+        with pytest.raises(ArchiveError, match=r"use is 'within-terms'.* allows research"):
+            check_use(license_name, "within-terms", "use")
+
+
+@pytest.mark.parametrize(
+    "license_name",
+    [
+        *("CC BY 4.0 (README.md of google/gemma-3-4b-it)", "CC0 (README.md of old gemma (1))", "CC BY 4.0"),
+        *("mine (README.md of meta-llama/Llama-2-7b)", "commercial", "research", "CC BY 4.0 (google/gemma-9)"),
+    ],
+)
+def test_the_name_of_a_model_names_no_terms(license_name: str) -> None:
+    """Neither does a use that is allowed."""
+    assert find_terms(license_name) == []
+
+
 def test_a_text_that_only_names_terms_is_not_their_copy(tmp_path: Path) -> None:
     """Neither is a notice."""
     short = tmp_path / "LICENSE"

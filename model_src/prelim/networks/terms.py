@@ -20,6 +20,9 @@ NOTICE, MODIFIED = "NOTICE.txt", "MODIFIED.txt"
 WITHIN = {"research": ("research",), "non-commercial": ("research", "non-commercial", "clinical-evaluation")}
 """A limit on the use -> the uses within it."""
 
+_WHERE_STATED = r" \(README\.md of .*\)$"
+"""What an import adds to the license that a folder states: the name of a model is not that of its terms."""
+
 _SHORTEST = 500
 """Characters. A text that is shorter names terms, and is not their copy."""
 
@@ -47,7 +50,7 @@ class KnownTerms:
 KNOWN = (
     KnownTerms(
         "Health AI Developer Foundations Terms of Use",
-        r"health[ -]ai[ -]developer[ -]foundations|\bhai-def\b",
+        r"health[\W_]ai[\W_]developer[\W_]foundations|\bhai[\W_]def\b",
         "health ai developer foundations terms of use",
         notice="HAI-DEF is provided under and subject to the Health AI Developer Foundations Terms of Use found at "
         "https://developers.google.com/health-ai-developer-foundations/terms",
@@ -55,22 +58,32 @@ KNOWN = (
     ),
     KnownTerms(
         "Gemma Terms of Use",
-        r"gemma terms of use|\bgemma\b(?= \(README)",
+        r"(?<!/)\bgemma(?![^\W_])",
         "gemma terms of use",
         notice="Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms",
         modified=True,
     ),
     KnownTerms(
         "Llama 2 Community License",
-        r"\bllama[ -]?2\b",
+        r"\bllama[\W_]?2(?![^\W_])",
         "llama 2 community license",
         notice="Llama 2 is licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. All Rights "
         "Reserved.",
     ),
     KnownTerms("license of the LLaMA that Vicuna was made of", r"\bvicuna\b", "llama"),
-    KnownTerms("Microsoft Research License", r"\bmsr-?la\b|microsoft research license", "microsoft", "research"),
-    KnownTerms("limit to research", r"\bresearch only\b", limit="research"),
-    KnownTerms("non-commercial Creative Commons license", r"\bcc[ -]by[ -]nc\b", limit="non-commercial"),
+    KnownTerms(
+        "Microsoft Research License", r"\bmsr[\W_]?la\b|microsoft[\W_]research[\W_]license", "microsoft", "research"
+    ),
+    KnownTerms(
+        "limit to research",
+        r"\b(research|academic)[\W_]((use|purposes?)[\W_])?only(?![^\W_])|\b(only|solely)[\W_]for[\W_](research|academic)",
+        limit="research",
+    ),
+    KnownTerms(
+        "limit to non-commercial use",
+        r"\bcc[\W_]?by([\W_](nd|sa))?[\W_]?nc(?![^\W_])|\bno[nt]?[\W_]?(for[\W_])?commercial|attributionnoncommercial",
+        limit="non-commercial",
+    ),
     KnownTerms("Apache License 2.0", r"\bapache\b", "apache license", modified=True),
     KnownTerms("MIT license", r"\bmit\b", "permission is hereby granted"),
     KnownTerms("BSD license", r"\bbsd\b", "redistribution and use in source and binary forms"),
@@ -79,7 +92,8 @@ KNOWN = (
 
 def find_terms(license_name: str) -> list[KnownTerms]:
     """The known terms that `licence` of model.yaml names."""
-    return [terms for terms in KNOWN if re.search(terms.named, license_name, re.IGNORECASE)]
+    name = _squeeze(re.sub(_WHERE_STATED, "", license_name))
+    return [terms for terms in KNOWN if re.search(terms.named, name)]
 
 
 def widest_use(license_name: str) -> str:
