@@ -24,7 +24,7 @@ import torch
 import yaml
 from tokenizers import Tokenizer
 
-from export.checkpoints.fit import check_fit, check_system, missing_part
+from export.checkpoints.fit import check_fit, check_system, missing_part, wrong_rank
 from export.checkpoints.generation_defaults import generation_defaults
 from export.checkpoints.import_source import ImportSource, checkpoint_source
 from export.checkpoints.model_card import write_card
@@ -179,7 +179,8 @@ def describe(
 def _sections(system: str, weights: Weights, facts: Facts) -> tuple[Mapping[str, Section], Weights]:
     """The sections of model.yaml that the shapes of weights show, and the weights in the layout that is served.
 
-    Raises ArchiveError with all the keys that are missing if one of them gives a dimension.
+    Raises ArchiveError with all the keys that are missing if one of them gives a dimension, and for one of
+    another rank.
     """
     published = ARCHITECTURES[system].published
     sections: Mapping[str, Section] = {}
@@ -188,6 +189,8 @@ def _sections(system: str, weights: Weights, facts: Facts) -> tuple[Mapping[str,
         sections = published.dimensions({key: tuple(value.shape) for key, value in weights.items()}, facts)
     except KeyError as error:
         missing = str(error.args[0])
+    except (IndexError, ValueError) as error:
+        raise wrong_rank(system, weights, error) from error
     if published.layout is not None:
         weights = published.layout(weights, facts)
     if missing is not None:
@@ -294,7 +297,7 @@ def read_option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     try:
         return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise argparse.ArgumentTypeError(f"the value of {name} is not valid YAML") from error
 
 

@@ -201,7 +201,7 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
                 raise SettingsError(f"{name}: {part} is {section!r} and has no keys")
         try:
             section[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise SettingsError(
                 f"{name} is {value!r}, which is not YAML: {getattr(error, 'problem', error)}; put texts with signs "
                 "such as ?, : or # between quotes"
@@ -212,7 +212,7 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> Settings:
 def _read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SettingsError(f"{path} cannot be read: {reason_of(error)}; give a YAML file") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path} is {type(values).__name__}; it must be a mapping of sections")

@@ -59,6 +59,24 @@ def missing_part(system: str, weights: Iterable[str], needed: str) -> ArchiveErr
     )
 
 
+def wrong_rank(system: str, weights: Weights, error: Exception) -> ArchiveError:
+    """The error for weights from whose shapes dimensions cannot be inferred, which `error` says.
+
+    The first one that has another number of dimensions than in the published size is named.
+    """
+    architecture = ARCHITECTURES[system]
+    with torch.device("meta"):
+        expected = {
+            name: value.ndim for name, value in architecture.build(architecture.published.size).state_dict().items()
+        }
+    for name, weight in weights.items():
+        rank = expected.get(name, len(weight.shape))
+        if rank != len(weight.shape):
+            published = architecture.published.published_key(name)
+            return ArchiveError(f"{published} has shape {tuple(weight.shape)}, expected {rank} dimensions")
+    return ArchiveError(f"the shapes of the checkpoint's weights are not those of {system}: {error}")
+
+
 def check_fit(published: Published, network: Network, weights: Weights) -> None:
     """Raise ArchiveError that lists missing, unknown and mis-shaped keys."""
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

@@ -95,7 +95,7 @@ def _stated(label: str, folder: Path) -> str | None:
     front = _FRONT.match(path.read_text(encoding="utf-8", errors="replace"))
     try:
         stated: Any = yaml.safe_load(front[1]) if front else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         return None
     if not isinstance(stated, dict):
         return None

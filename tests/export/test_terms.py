@@ -34,6 +34,10 @@ COPIES = {
 }
 
 
+UNREADABLE = ("license: [a", "license: mit\ndate: 2024-99-99", f"license: mit\ntags: {'[' * 3000}")
+"""Front matter that YAML's reader refuses, each with an error of its own."""
+
+
 def write_copies(folder: Path) -> list[Path]:
     """Files as long as terms are, with their titles."""
     for name, title in COPIES.items():
@@ -163,7 +167,7 @@ def test_a_folder_states_its_license_or_nobody_does(tmp_path: Path) -> None:
     assert stated("---\nlicense: gemma\n---\n", tmp_path / "gemma") == ("gemma (README.md of weights)", GAP)
     assert "Gemma" in find_terms("gemma (README.md of weights)")[0].name
     for number, readme in enumerate(
-        (None, "# Model", "---\nlicense: [a\n---\n", "---\nlicense: other\n---\n", "---\n")
+        (None, "# Model", "---\nlicense: other\n---\n", "---\n", *(f"---\n{text}\n---\n" for text in UNREADABLE))
     ):
         assert stated(readme, tmp_path / f"{number}") == (GAP, GAP)
     assert stated(front, tmp_path / "given", license="mine", use="research") == ("mine", "research")

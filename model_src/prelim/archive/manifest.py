@@ -138,7 +138,7 @@ def other_format(source: Path, number: int, read: Callable[[str], bytes]) -> str
         options = f"--batching {batching} --slots {int(serving['batchSize'])} --workers {int(serving['maxWorkers'])}"
         if not _NAME.fullmatch(name):  # somebody is going to paste it into a shell
             raise ValueError
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
         return f"{source} has no {MANIFEST}: it is damaged, or not an archive of Prelim; `make archive` builds one"
     command = f".venv/bin/python -m export.package models/{name} {options}"
     return f"{source} is an archive of format {number}; {FORMAT} is read here. Build it again with `{command}`"

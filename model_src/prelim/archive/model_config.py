@@ -158,7 +158,7 @@ class ModelConfig:
         """
         try:
             contents = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise ArchiveError(f"{path} cannot be read: {reason_of(error)}") from error
         return cls.from_mapping(contents, str(path))
 

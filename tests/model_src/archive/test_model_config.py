@@ -16,6 +16,15 @@ from prelim.networks.model_folder import read_model_folder
 from tests.tiny_model import CONFIG, write_tiny_model
 
 
+@pytest.mark.parametrize("text", ["version: 2024-99-99", f"vision: {'[' * 3000}", "vision: [a"])
+def test_what_is_not_yaml_is_refused(text: str, tmp_path: Path) -> None:
+    """Its reader has more errors than its own."""
+    (tmp_path / "model.yaml").write_text(text, encoding="utf-8")
+
+    with pytest.raises(ArchiveError, match=r"model\.yaml cannot be read"):
+        ModelConfig.read(tmp_path / "model.yaml")
+
+
 def test_reading_gives_what_was_written(tmp_path: Path) -> None:
     """A configuration survives the round trip through YAML."""
     CONFIG.write(tmp_path / "model.yaml")

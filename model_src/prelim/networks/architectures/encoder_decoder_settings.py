@@ -7,7 +7,14 @@ from typing import Any
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Shapes
 from prelim.networks.architectures.facts import Facts
-from prelim.networks.architectures.settings_check import COMMON, check_activation, check_known, check_visible
+from prelim.networks.architectures.settings_check import (
+    COMMON,
+    check_activation,
+    check_known,
+    check_number,
+    check_visible,
+    is_count,
+)
 
 _VIT: Mapping[str, Any] = {
     "hidden_size": 768,
@@ -143,6 +150,9 @@ _NEUTRAL = re.compile(
 )
 """Settings that change nothing in these parts: heads and outputs that are not used, and repetitions."""
 
+_OF_OTHER_KINDS = ("image_size", "patch_size", "mlp_ratio")
+"""Settings that may be a list or a fraction although their default is a whole number."""
+
 _DERIVED = ("hidden_size",)
 """Settings that others determine."""
 
@@ -198,6 +208,8 @@ def read_part(
     for name, default in known[kind].items():
         value = default if stored.get(name) is None else stored[name]
         settings[name] = value if value is None else facts.value(f"{section}.{name}", default, stored=value)
+        if name not in _OF_OTHER_KINDS:
+            check_number(f"{part}.{name}", settings[name], default)
     if settings.get("hidden_act") is not None:
         check_activation(f"{part}.hidden_act", settings["hidden_act"])
     name, pattern = _LAYERS[kind]
@@ -235,6 +247,6 @@ def read_sides(part: str, settings: Mapping[str, Any]) -> dict[str, int]:
 
 def _side(name: str, stored: Any) -> int:
     sides = stored if isinstance(stored, list) else [stored, stored]
-    if len(set(map(str, sides))) != 1 or not isinstance(sides[0], int):
+    if len(set(map(str, sides))) != 1 or not is_count(sides[0]):
         raise ArchiveError(f"config.json: {name} is {stored!r}; images and patches must be squares")
     return sides[0]

@@ -7,6 +7,7 @@ from typing import Any
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Section
 from prelim.networks.architectures.facts import Facts
+from prelim.networks.architectures.settings_check import is_count
 
 CLIP = ("CLIPImageProcessor", "CLIPFeatureExtractor", "LlavaImageProcessor")
 OF_TOWERS = (*CLIP, "SiglipImageProcessor", "BitImageProcessor")
@@ -148,7 +149,7 @@ def processed_side(facts: Facts, classes: Sequence[str], default: Any) -> int:
     name = "crop_size" if cropped else "size"
     size = stored.get(name, default)
     sides = set(size.values()) if isinstance(size, Mapping) else {size}
-    if len(sides) != 1 or not all(map(_is_edge, sides)):
+    if len(sides) != 1 or not all(map(is_count, sides)):
         raise unsupported(name, size, "one number, or height and width that are equal")
     side: int = sides.pop()
     return side
@@ -158,14 +159,14 @@ def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool,
     """`resize` and `resize_to`; `square` says what a size of one number is."""
     default = next((edge for start, edge in _SIZES.items() if name.startswith(start)), _SIZE)
     size = facts.value("preprocess.resize_to", default, stored=stored.get("size"))
-    if _is_edge(size):
+    if is_count(size):
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if not isinstance(size, Mapping):
         raise unsupported("size", size, "shortest_edge, or height and width")
     size = {name: edge for name, edge in size.items() if edge is not None}
     edges = set(size.values())
     square = size.keys() == {"height", "width"}
-    if not (square or size.keys() == {"shortest_edge"}) or len(edges) != 1 or not all(map(_is_edge, edges)):
+    if not (square or size.keys() == {"shortest_edge"}) or len(edges) != 1 or not all(map(is_count, edges)):
         raise unsupported("size", size, "shortest_edge, or height and width that are equal")
     edge = edges.pop()
     if crop:
@@ -174,7 +175,7 @@ def _geometry(side: int, stored: Mapping[str, Any], facts: Facts, *, crop: bool,
             there = {name: value for name, value in cropped.items() if value is not None}
             sides = set(there.values()) if there.keys() == {"height", "width"} else set()
         else:
-            sides = {cropped} if _is_edge(cropped) else set()
+            sides = {cropped} if is_count(cropped) else set()
         if sides != {side}:
             raise unsupported("crop_size", cropped, f"height and width of {side}, which the vision tower takes")
     elif not square:
@@ -224,10 +225,6 @@ def _channels(name: str, published: Any, facts: Facts) -> list[float]:
     ):
         raise unsupported(f"image_{name}", value, "3 numbers")
     return values
-
-
-def _is_edge(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def unsupported(name: str, value: Any, allowed: str) -> ArchiveError:

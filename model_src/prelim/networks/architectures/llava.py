@@ -83,7 +83,7 @@ def projector_activation(facts: Facts) -> Any:
     from prelim.networks.connectors.mlp import ACTIVATIONS
 
     activation = facts.value("connector.activation", "gelu", stored=facts.config.get("projector_hidden_act"))
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ArchiveError(f"config.json: projector_hidden_act is {activation!r}; supported: {', '.join(ACTIVATIONS)}")
     return activation
 

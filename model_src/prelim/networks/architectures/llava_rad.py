@@ -49,6 +49,9 @@ def _layout(weights: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
         if not re.search(_LAYER + _JOINED, key):
             ours[key] = weight
             continue
+        if not weight.shape:
+            name = key.replace("vision.layers.", "visual.trunk.blocks.").replace("attention", "attn")
+            raise ArchiveError(f"{name} has shape (), expected a third each of queries, keys and values")
         shape = (weight.shape[0] // 3, *weight.shape[1:])
         ours |= {
             name: LazyTensor(shape, weight.dtype, partial(_third, weight, i)) for i, name in enumerate(_split(key))

@@ -88,6 +88,30 @@ def complete_settings(kind: str, where: str, stored: Mapping[str, Any], names: C
     return {name: getattr(config, name) for name in names}
 
 
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def check_number(name: str, value: Any, default: Any) -> None:
+    """Raise ArchiveError for a setting that is not a number of the kind of its default; lists have such numbers.
+
+    name    : of the setting in config.json
+    default : a whole number is a count, and in a list it may be 0; another value says nothing about the setting
+    """
+    if isinstance(default, list):
+        if not isinstance(value, list) or not value:
+            raise ArchiveError(f"config.json: {name} is {value!r}; it must be a list")
+        if _is_whole(default[0]) and not all(_is_whole(one) and one >= 0 for one in value):
+            raise ArchiveError(f"config.json: {name} is {value!r}; it must be a list of whole numbers")
+    elif _is_whole(default) and not is_count(value):
+        raise ArchiveError(f"config.json: {name} is {value!r}; it must be a whole number of at least 1")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def check_activation(name: str, activation: Any) -> None:
     """Raise ArchiveError for an activation that transformers does not have.
 
@@ -96,5 +120,5 @@ def check_activation(name: str, activation: Any) -> None:
     # Imported here because `transformers` takes seconds to import.
     from transformers.activations import ACT2FN
 
-    if activation not in ACT2FN:
+    if not isinstance(activation, str) or activation not in ACT2FN:
         raise ArchiveError(f"config.json: {name} is {activation!r}, which transformers does not have")

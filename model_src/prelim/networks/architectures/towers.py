@@ -8,7 +8,7 @@ from torch import nn
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
-from prelim.networks.architectures.settings_check import check_activation, check_known, check_visible
+from prelim.networks.architectures.settings_check import check_activation, check_known, check_visible, is_count
 
 CLIP, SIGLIP, DINOV2 = "clip_vision_model", "siglip_vision_model", "dinov2"
 
@@ -93,15 +93,11 @@ def check_layers(stored: Mapping[str, Any], layers: int, layer: Any) -> None:
     layer  : vision_feature_layer
     """
     count = stored.get("num_hidden_layers", LAYERS)
-    if not _is_count(count) or count < layers or max(used_layers(count, layer)) != layers:
+    if not is_count(count) or count < layers or max(used_layers(count, layer)) != layers:
         raise ArchiveError(
             f"config.json: vision_config.num_hidden_layers is {count!r}, but the weights have {layers} layers up to "
             "the last one that is used"
         )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def used_layers(layers: int, layer: Any, setting: str = "vision_feature_layer") -> list[int]:

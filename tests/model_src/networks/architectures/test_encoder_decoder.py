@@ -158,6 +158,7 @@ def test_a_head_that_differs_from_tied_embeddings_is_refused(tmp_path: Path) -> 
         ("encoder", {"use_mask_token": True}, "encoder.use_mask_token is True"),
         ("encoder", {"hidden_act": "none"}, "none"),
         ("encoder", {"image_size": [32, 48]}, "must be squares"),
+        ("decoder", {"n_head": 0}, "decoder.n_head is 0"),
         ("encoder", {"num_channels": 1}, "num_channels is 1"),
         ("encoder", {"qkv_bias": False}, "unknown: .*attention.attention"),
         (None, {"tie_encoder_decoder": True}, "tie_encoder_decoder is True"),

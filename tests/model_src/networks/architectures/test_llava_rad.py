@@ -1,5 +1,6 @@
 """LLaVA-Rad in its four published parts: imported exactly, and served reports equal `generate`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,26 @@ def test_a_missing_part_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ArchiveError, match=r"visual\.trunk\."):
         import_checkpoint("llava_rad", [adapter, others, base], None, tmp_path / "model", "small")
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "shape"),
+    [
+        (2, "visual.trunk.blocks.0.attn.qkv.bias", ()),
+        (2, "visual.trunk.patch_embed.proj.weight", (48, 588)),
+        (1, "model.mm_projector.0.weight", (48,)),
+    ],
+)
+def test_a_weight_of_another_rank_is_named(file: int, key: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Dimensions are inferred from its shape."""
+    given = SmallLlavaRad().save(tmp_path)
+    saved = torch.load(given[file])
+    weights = saved.get("state_dict", saved)
+    weights[next(name for name in weights if name.endswith(key))] = torch.ones(shape)
+    torch.save(saved, given[file])
+
+    with pytest.raises(ArchiveError, match=rf"^{re.escape(f'{key} has shape {shape}, expected')}"):
+        import_checkpoint("llava_rad", given, None, tmp_path / "model", "small")
 
 
 @pytest.mark.parametrize("with_config", [True, False])
