@@ -6,7 +6,7 @@ from typing import Any
 from prelim.errors import ArchiveError
 from prelim.networks.architectures.architecture import Renames, Section, Shapes
 from prelim.networks.architectures.facts import Facts, numbered
-from prelim.networks.architectures.settings_check import check_visible
+from prelim.networks.architectures.settings_check import check_positive, check_visible
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "phi")
 
@@ -135,6 +135,7 @@ def _from_config(shapes: Shapes, facts: Facts, config: Mapping[str, Any]) -> dic
     model_type = config.get("model_type", "llama")
     default = AutoConfig.for_model(model_type)
     stored = {name: config[name] for name in _CONFIG if config.get(name) is not None}
+    check_positive("", stored)
     stored = {name: facts.value(f"decoder.{name}", value, stored=value) for name, value in stored.items()}
     if "sliding_window" in config:
         # Null is not the default.

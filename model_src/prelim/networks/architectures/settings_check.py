@@ -1,5 +1,6 @@
 """Which settings of a config.json are understood: a folder with any other one is refused by the setting's name."""
 
+import math
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -38,6 +39,12 @@ _NEUTRAL = re.compile(
 )
 """Settings that do not change what a network computes for a report."""
 
+_POSITIVE = (
+    *("rope_theta", "rope_local_base_freq", "factor", "low_freq_factor", "high_freq_factor", "partial_rotary_factor"),
+    *("original_max_position_embeddings", "query_pre_attn_scalar", "sliding_window"),
+)
+"""Numbers that must be above 0, also in sections `rope_parameters` and `rope_scaling`."""
+
 
 def check_known(
     where: str, stored: Mapping[str, Any], known: Collection[str], fixed: Mapping[str, Any] = ALONE
@@ -54,6 +61,22 @@ def check_known(
                 raise ArchiveError(f"config.json: {where}{name} is {value!r}; supported: {fixed[name]!r}")
         elif name not in known and not _NEUTRAL.fullmatch(name):
             raise ArchiveError(f"config.json: {where}{name} is {value!r}, and this setting is not supported")
+    check_positive(where, stored)
+
+
+def check_positive(where: str, stored: Mapping[str, Any]) -> None:
+    """Raise ArchiveError for a setting of positions or of attention that computes nothing unless it is above 0."""
+    for name, value in stored.items():
+        if name.startswith("rope_") and isinstance(value, Mapping):
+            # Those of each kind of layer may be apart.
+            for section in (value, *(part for part in value.values() if isinstance(part, Mapping))):
+                check_positive(f"{where}{name}.", section)
+        elif name in _POSITIVE and value is not None and not _is_positive(value):
+            raise ArchiveError(f"config.json: {where}{name} is {value!r}; it must be a number above 0")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def check_visible(where: str, stored: Mapping[str, Any], visible: Mapping[str, Any]) -> None:

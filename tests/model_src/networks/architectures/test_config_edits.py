@@ -68,6 +68,27 @@ def test_edits_that_are_not_computed_are_refused_by_name(
         import_checkpoint(FAMILIES[family].system or family, [folder], None, tmp_path / "model", "edited")
 
 
+NOT_POSITIVE: tuple[tuple[str, Edit], ...] = (
+    ("gemma3", ("text_config.query_pre_attn_scalar", 0)),
+    ("gemma3", ("text_config.sliding_window", 0)),
+    ("gemma3", ("text_config.rope_parameters", {"full_attention": {"rope_type": "default", "rope_theta": 0}})),
+    ("llava", ("text_config.rope_theta", -1.0)),
+    ("llava_mistral", ("rope_scaling", {"type": "linear", "factor": 0})),
+    ("llava_mistral", ("rope_theta", "1e4")),
+    ("qwen2_5_vl", ("vision_config.rope_parameters", {"rope_type": "axial", "rope_theta": 0.0})),
+)
+
+
+@pytest.mark.parametrize(("family", "edit"), NOT_POSITIVE)
+def test_numbers_that_must_be_positive(family: str, edit: Edit, saved: Callable[[str], Path], tmp_path: Path) -> None:
+    """A division by 0, or attention to nothing, would be found when the first report is NaN."""
+    folder = edited(saved(family), edit, tmp_path / "checkpoint")
+    message = rf"config\.json: {re.escape(edit[0])}\b.* must be a number above 0"
+
+    with pytest.raises(ArchiveError, match=message):
+        import_checkpoint(FAMILIES[family].system or family, [folder], None, tmp_path / "model", "edited")
+
+
 OTHER_FILES: dict[str, dict[str, Any]] = {
     "generation_config.json": {
         "bad_words_ids": [[3]],
