@@ -110,6 +110,19 @@ _GEMMA3 = {
     "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"],
     "tie_word_embeddings": True,
 }
+# Four of the 36 layers of Qwen2.5-VL 3B, and a ninth of its vocabulary; its rotary sections cost a text nothing.
+_QWEN = {
+    **_LLAMA,
+    "model_type": "qwen2",
+    "vocab_size": 16896,
+    "hidden_size": 2048,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 4096,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+}
 _DEMO = {
     "kind": "cross_attention",
     "vocab_size": 149,
@@ -179,10 +192,11 @@ SHAPES: Mapping[str, Shape] = {
             "intermediate_size": 2816,
         },
     ),
-    # Of a LLaVA, a LLaVA-Med and a MedGemma, with few layers, so that they fit.
+    # Of a LLaVA, a LLaVA-Med, a MedGemma and a Lingshu, with few layers, so that they fit.
     "vicuna": Shape("vicuna", _VICUNA, image_tokens=576, prompt=32),
     "mistral": Shape("mistral", _MISTRAL, image_tokens=576, prompt=32),
     "gemma3": Shape("gemma3", _GEMMA3, image_tokens=256, prompt=32),
+    "qwen": Shape("qwen", _QWEN, image_tokens=324, prompt=32),
     "demo": Shape("demo", _DEMO, image_tokens=36, prompt=0),
     # System 4.
     "xreport": Shape("xreport", _XREPORT, image_tokens=98, prompt=0),
