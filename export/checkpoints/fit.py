@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from prelim.decoders.weights_file import Weights
 from prelim.errors import ArchiveError
@@ -41,11 +42,7 @@ def missing_part(system: str, weights: Iterable[str], needed: str) -> ArchiveErr
 
     needed : the first key of ours that is missing
     """
-    architecture = ARCHITECTURES[system]
-    published = architecture.published
-    # Only the names are needed; the meta device allocates nothing.
-    with torch.device("meta"):
-        names = architecture.build(published.size).state_dict()
+    published, names = ARCHITECTURES[system].published, _published_weights(system)
     there = {_general(name) for name in weights}
     parts = {
         needed.partition(".")[0],
@@ -64,17 +61,21 @@ def wrong_rank(system: str, weights: Weights, error: Exception) -> ArchiveError:
 
     The first one that has another number of dimensions than in the published size is named.
     """
+    expected = _published_weights(system)
+    for name, weight in weights.items():
+        if name in expected and expected[name].ndim != len(weight.shape):
+            published = ARCHITECTURES[system].published.published_key(name)
+            return ArchiveError(
+                f"{published} has shape {tuple(weight.shape)}, expected {expected[name].ndim} dimensions"
+            )
+    return ArchiveError(f"the shapes of the checkpoint's weights are not those of {system}: {error}")
+
+
+def _published_weights(system: str) -> dict[str, Tensor]:
+    """Names and shapes of a system's weights in its published size; the meta device allocates nothing."""
     architecture = ARCHITECTURES[system]
     with torch.device("meta"):
-        expected = {
-            name: value.ndim for name, value in architecture.build(architecture.published.size).state_dict().items()
-        }
-    for name, weight in weights.items():
-        rank = expected.get(name, len(weight.shape))
-        if rank != len(weight.shape):
-            published = architecture.published.published_key(name)
-            return ArchiveError(f"{published} has shape {tuple(weight.shape)}, expected {rank} dimensions")
-    return ArchiveError(f"the shapes of the checkpoint's weights are not those of {system}: {error}")
+        return architecture.build(architecture.published.size).state_dict()
 
 
 def check_fit(published: Published, network: Network, weights: Weights) -> None:

@@ -19,6 +19,17 @@ _LLAMA = {
     "tie_word_embeddings": False,
 }
 
+_DINOV2 = {
+    "model_type": "dinov2",
+    "image_size": 28,
+    "width": 32,
+    "layers": 2,
+    "heads": 4,
+    "feedforward": 64,
+    "activation": "gelu",
+    "features": [2],
+}
+
 MODELS: dict[str, dict[str, Any]] = {
     "biomedclip_qformer_biogpt": {
         "vision": {"size": 32, "patch": 8, "width": 64, "layers": 2, "heads": 1, "out_width": 24},
@@ -130,32 +141,13 @@ MODELS: dict[str, dict[str, Any]] = {
         "preprocess": {"size": 28},
     },
     "llava_rad": {
-        "vision": {
-            "model_type": "dinov2",
-            "image_size": 28,
-            "width": 32,
-            "layers": 2,
-            "heads": 4,
-            "feedforward": 64,
-            "activation": "gelu",
-            "features": [2],
-        },
+        "vision": _DINOV2,
         "connector": {"in_width": 32, "out_width": 64},
         "decoder": _LLAMA,
         "preprocess": {"size": 28},
     },
     "maira2": {
-        "vision": {
-            "model_type": "dinov2",
-            "image_size": 28,
-            "width": 32,
-            "layers": 2,
-            "heads": 4,
-            "feedforward": 64,
-            "activation": "gelu",
-            "features": [2],
-            "final_norm": True,
-        },
+        "vision": {**_DINOV2, "final_norm": True},
         "connector": {"in_width": 32, "out_width": 64, "layers": 4},
         "decoder": _LLAMA,
         "preprocess": {"size": 28},

@@ -13,6 +13,7 @@ from torch import Tensor
 from prelim.encoding.image_encoder import ImageEncoder, PreparedImage
 from prelim.encoding.onnx_session import Array
 from prelim.errors import InvalidOption, UnreadableInput
+from prelim.formats.text import is_utf8
 from prelim.generation.clinical_context import read_context
 from prelim.generation.decode_request import DecodeRequest
 from prelim.generation.image_roles import check_roles
@@ -121,7 +122,7 @@ def _check_text(name: str, value: Any) -> None:
     """Raise InvalidOption, which never repeats the value, unless it is a text that tokenizers read."""
     if not isinstance(value, str):
         raise InvalidOption(f"{name} has a value of type {type(value).__name__}; it must be a text", name)
-    if not value.isascii() and value != value.encode(errors="replace").decode():
+    if not is_utf8(value):
         raise InvalidOption(f"{name} has half of a surrogate pair", name)
 
 

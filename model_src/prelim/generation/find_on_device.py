@@ -62,7 +62,8 @@ def _edit(vocab_size: int, wanted: Wanted) -> _Edit:
         if processed.penalty != 1.0:
             seen = _places(each, history, vocab_size)
         forbidden.append(_places(*_repeating(history, processed.ngram), vocab_size))
-    nothing = torch.zeros(len(scores), vocab_size)
+    # A single number, of which only a constraint that forbids makes rows.
+    nothing = torch.zeros(()).expand(len(scores), vocab_size)
     limited = processed.forbid(nothing)
     return _Edit(
         wanted.number,

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from prelim.errors import InvalidOption
+from prelim.formats.text import is_utf8
 from prelim.generation.options import GenerationOptions
 from prelim.generation.token_text import UnknownDecoder
 from prelim.generation.written_tokens import END, NEVER, WrittenTokens
@@ -231,7 +232,7 @@ class _Strings:
 
 def _lark(grammar: str) -> str:
     """A grammar as llguidance reads it. Raises InvalidOption for JSON that cannot be parsed."""
-    if not grammar.isascii() and grammar != grammar.encode(errors="replace").decode():
+    if not is_utf8(grammar):
         raise InvalidOption(f"{NAME} has half of a surrogate pair", NAME)
     if not grammar.startswith("{"):
         from llguidance import regex_to_lark

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from prelim.errors import ArchiveError
 
@@ -113,7 +113,7 @@ def complete_settings(kind: str, where: str, stored: Mapping[str, Any], names: C
 
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number of at least 1."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return _is_whole(value) and value > 0
 
 
 def check_number(name: str, value: Any, default: Any) -> None:
@@ -131,7 +131,7 @@ def check_number(name: str, value: Any, default: Any) -> None:
         raise ArchiveError(f"config.json: {name} is {value!r}; it must be a whole number of at least 1")
 
 
-def _is_whole(value: Any) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig
@@ -28,6 +29,16 @@ VISION: dict[str, Any] = {
     "image_size": SIDE,
     "patch_size": 7,
 }
+SEARCHES = pytest.mark.parametrize(
+    "changed",
+    [
+        {"no_repeat_ngram_size": 3, "min_new_tokens": 25},
+        {"num_beams": 3, "no_repeat_ngram_size": 2, "min_new_tokens": 20},
+        {"repetition_penalty": 1.3, "do_sample": True, "seed": 2, "min_new_tokens": 20},
+    ],
+)
+"""Options whose token ids are compared with those of `generate` for embeddings, in which no prompt counts."""
+
 _LLAVA = {"mm_vision_select_layer": "vision_feature_layer"}
 """Its name of a setting -> that of transformers."""
 

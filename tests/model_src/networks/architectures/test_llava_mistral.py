@@ -13,6 +13,7 @@ from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.model_src.networks.architectures.imported_folder import import_folder, serve
 from tests.model_src.networks.architectures.small_llava import SIDE
 from tests.model_src.networks.architectures.small_llava_mistral import (
+    SEARCHES,
     ids_of_embeddings,
     save_original,
     small_llava_mistral,
@@ -57,14 +58,7 @@ def test_folder_is_imported_exactly(original: Any, folder: Path) -> None:
     assert (config.prompt.before, config.prompt.after) == ("[INST] ", "\n{prompt} [/INST]")
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"no_repeat_ngram_size": 3, "min_new_tokens": 25},
-        {"num_beams": 3, "no_repeat_ngram_size": 2, "min_new_tokens": 20},
-        {"repetition_penalty": 1.3, "do_sample": True, "seed": 2, "min_new_tokens": 20},
-    ],
-)
+@SEARCHES
 def test_served_reports_equal_generate(
     original: Any, folder: Path, generator: ReportGenerator, changed: dict[str, Any]
 ) -> None:

@@ -16,7 +16,7 @@ from prelim.report import Report
 from prelim.report_generator import ReportGenerator, ReportRequest
 from tests.model_src.networks.architectures.imported_folder import serve
 from tests.model_src.networks.architectures.small_llava import SIDE
-from tests.model_src.networks.architectures.small_llava_mistral import ids_of_embeddings
+from tests.model_src.networks.architectures.small_llava_mistral import SEARCHES, ids_of_embeddings
 from tests.model_src.networks.architectures.small_llava_rad import SmallLlavaRad
 from tests.tiny_model import png
 
@@ -59,14 +59,7 @@ def test_parts_are_imported_exactly(small: tuple[SmallLlavaRad, Path]) -> None:
     assert config.vision["layers"] == 3
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"no_repeat_ngram_size": 3, "min_new_tokens": 25},
-        {"num_beams": 3, "no_repeat_ngram_size": 2, "min_new_tokens": 20},
-        {"repetition_penalty": 1.3, "do_sample": True, "seed": 2, "min_new_tokens": 20},
-    ],
-)
+@SEARCHES
 def test_served_reports_equal_generate(
     small: tuple[SmallLlavaRad, Path], generator: ReportGenerator, changed: dict[str, Any]
 ) -> None:
